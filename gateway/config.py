@@ -1,0 +1,372 @@
+"""The gateway's configuration: one YAML document, checked completely before anything starts.
+
+Guarantees: keys are known, duplicate keys are refused, secrets stand only as references, the combinations that
+page 12 (rule 7) forbids are named as findings. Leaves reading files, secrets and sockets to ``gateway.app``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+ENVIRONMENT_PREFIX = "TIDEGATE_CONFIG__"
+CONFIG_MAX_BYTES = 1 << 20
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|vault:.+)")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. ``code`` is stable, ``detail`` says what to mend."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+def _reference(value: str) -> str:
+    if not _REFERENCE.fullmatch(value):
+        raise ValueError("a secret stands only as env:NAME, file:PATH or vault:PATH, never inline")
+    return value
+
+
+def _source(value: str) -> str:
+    if not value.startswith(("file:", "https://")):
+        raise ValueError("must be file:PATH or https://…")
+    return value
+
+
+def _listen(value: str) -> str:
+    host, separator, port = value.rpartition(":")
+    if not separator or not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError("must be HOST:PORT")
+    return value
+
+
+SecretReference = Annotated[str, AfterValidator(_reference)]
+SourceReference = Annotated[str, AfterValidator(_source)]
+ListenAddress = Annotated[str, AfterValidator(_listen)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Listen(_Section):
+    """Addresses of the listeners, HOST:PORT; port 0 takes a free one."""
+
+    gate: ListenAddress = "127.0.0.1:8080"
+    console: ListenAddress | None = "127.0.0.1:8081"
+    metrics: ListenAddress | None = "127.0.0.1:9090"
+
+
+class Issuer(_Section):
+    """One issuer of callers' tokens and what its tokens may claim."""
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    jwks: SourceReference
+    algorithms: list[Literal["EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]] = [
+        "EdDSA",
+        "ES256",
+        "RS256",
+        "PS256",
+    ]
+    development: bool = False
+    people: bool = False
+    tenants: list[str] = Field(min_length=1)
+    roles: list[str] | None = None
+    leeway_seconds: int = Field(30, ge=0, le=300)
+    lifetime_max_seconds: int = Field(86400, ge=1, le=604800)
+
+    @model_validator(mode="after")
+    def _star_is_for_development(self) -> Issuer:
+        if "*" in self.tenants and not self.development:
+            raise ValueError('tenants "*" only with development: true')
+        return self
+
+
+class Identity(_Section):
+    """Who may issue tokens."""
+
+    issuers: list[Issuer] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _issuers_are_unique(self) -> Identity:
+        names = [issuer.issuer for issuer in self.issuers]
+        if len(set(names)) != len(names):
+            raise ValueError("an issuer is named twice")
+        return self
+
+
+class TrustedKeyConfig(_Section):
+    """A key whose signature makes a bundle trusted."""
+
+    keyid: str = Field(min_length=1)
+    algorithm: Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
+    scope: str = "write"
+    key: SourceReference
+
+
+class Bundle(_Section):
+    """Where the rulebook comes from and who must have signed it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    tenants: list[str] = Field(min_length=1)
+    source: SourceReference
+    audience: str = "tidegate"
+    trusted_keys: list[TrustedKeyConfig] = Field(min_length=1)
+    threshold: int = Field(1, ge=1, le=16)
+    epoch: int = Field(0, ge=0)
+    freshness: Literal["local", "signed"] = "local"
+
+    @model_validator(mode="after")
+    def _local_is_a_file(self) -> Bundle:
+        if self.freshness == "local" and not self.source.startswith("file:"):
+            raise ValueError("freshness: local needs a file: source")
+        if self.freshness == "signed":
+            raise ValueError("freshness: signed is not supported by this version")
+        return self
+
+
+class OpaEngine(_Section):
+    """An OPA server as the engine."""
+
+    opa: str = Field(pattern=r"^(https?|unix)://.+$")
+
+
+class Management(_Section):
+    """Roles that may set kill switches while the policy is stale."""
+
+    emergency_roles: list[str] = []
+
+
+class Limits(_Section):
+    """Every limit of the gateway; each has a default and its unit in its name."""
+
+    header_read_seconds: int = Field(10, ge=1, le=120)
+    body_read_seconds: int = Field(30, ge=1, le=3600)
+    idle_seconds: int = Field(75, ge=1, le=3600)
+    uri_max_bytes: int = Field(8192, ge=256, le=65536)
+    headers_max_bytes: int = Field(32768, ge=1024, le=262144)
+    headers_max_count: int = Field(100, ge=8, le=1000)
+    body_max_bytes: int = Field(1 << 20, ge=1024, le=64 << 20)
+    response_buffer_max_bytes: int = Field(8 << 20, ge=1024, le=256 << 20)
+    stored_answer_max_bytes: int = Field(1 << 20, ge=0, le=1 << 20)
+    stored_answer_keep_seconds: int = Field(86400, ge=1, le=86400)
+    upstream_connect_seconds: int = Field(10, ge=1, le=120)
+    upstream_answer_seconds: int = Field(600, ge=1, le=3600)
+    upstream_idle_seconds: int = Field(60, ge=1, le=3600)
+    stream_max_seconds: int = Field(3600, ge=1, le=86400)
+    hold_max_seconds: int = Field(600, ge=0, le=3600)
+    holds_per_subject_max: int = Field(32, ge=1, le=1024)
+    calls_max: int = Field(2048, ge=1, le=65536)
+    grace_seconds: int = Field(20, ge=0, le=600)
+
+
+class Instance(_Section):
+    """One configured target of a connector."""
+
+    connector: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    tenants: list[str] = Field(min_length=1)
+    workspaces: list[str] = ["*"]
+    environments: list[str] = ["*"]
+    base_url: str
+    credential: dict[str, str] = {}
+    allow_addresses: list[str] = []
+    ca: SourceReference | None = None
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Instance:
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("base_url must be http(s)://host[:port][/path]")
+        if parts.username or parts.password:
+            raise ValueError("base_url carries a secret; use credential")
+        for name, value in self.credential.items():
+            if name in _PLAIN_CREDENTIAL_FIELDS:
+                continue
+            try:
+                _reference(value)
+            except ValueError as error:
+                raise ValueError(f"credential.{name}: {error}") from error
+        return self
+
+
+_PLAIN_CREDENTIAL_FIELDS = frozenset({"username", "client_id", "token_url", "scope"})
+
+
+class LedgerKeys(_Section):
+    """References of the gateway's own keys."""
+
+    hmac: SecretReference = "file:keys/hmac.key"
+    sequence: str = "file:state/sequence"
+
+
+class Document(_Section):
+    """The whole file."""
+
+    listen: Listen = Listen()
+    external_url: str | None = None
+    store: str = "sqlite:///state/tidegate.db"
+    identity: Identity
+    bundles: list[Bundle] = Field(min_length=1)
+    engine: Literal["wasm"] | OpaEngine = "wasm"
+    management: Management = Management()
+    limits: Limits = Limits()
+    ledger: LedgerKeys = LedgerKeys()
+    instances: dict[str, Instance] = {}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Document:
+        development = any(issuer.development for issuer in self.identity.issuers)
+        for name, instance in self.instances.items():
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"instances.{name}: names are lower case letters, digits, '.', '_' and '-'")
+            if "*" in instance.tenants and not development:
+                raise ValueError(f'instances.{name}: tenants "*" only beside a development issuer')
+        for bundle in self.bundles:
+            if "*" in bundle.tenants and not development:
+                raise ValueError(f'bundles.{bundle.name}: tenants "*" only beside a development issuer')
+        if len(self.bundles) != 1:
+            raise ValueError("exactly one full bundle is supported by this version")
+        if not self.store.startswith("sqlite:///"):
+            raise ValueError("store must be sqlite:///PATH in this version")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """A checked document and the directory its relative paths start from."""
+
+    document: Document
+    base_dir: Path
+
+    def file(self, reference: str) -> Path:
+        """The path a ``file:`` reference (or a bare path) names."""
+        return self.base_dir / reference.removeprefix("file:")
+
+    @property
+    def store_path(self) -> Path:
+        """The SQLite file."""
+        return self.base_dir / self.document.store.removeprefix("sqlite:///")
+
+    @property
+    def external_url(self) -> str:
+        """The base URL clients use; rewriting uses it, never ``Host`` (page 12, rule 18)."""
+        return (self.document.external_url or f"http://{self.document.listen.gate}").rstrip("/")
+
+    def endpoint(self, address: str) -> tuple[str, int]:
+        """HOST:PORT as a pair."""
+        host, _, port = address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def effective(self) -> dict[str, Any]:
+        """Every key with its default, for ``gateway check``; holds references, never secrets."""
+        return self.document.model_dump(mode="json")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a mapping with the same key twice."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            raise ConfigError("config_invalid", f"line {key_node.start_mark.line + 1}: merge keys are not used here")
+        key = str(loader.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise ConfigError("config_invalid", f"line {key_node.start_mark.line + 1}: {key!r} stands twice")
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def load_config(text: str, base_dir: Path, environment: Mapping[str, str]) -> GatewayConfig:
+    """Check a configuration text with the overrides of the environment.
+
+    Raises ConfigError(``config_invalid``) with every finding in its detail.
+    """
+    if len(text) > CONFIG_MAX_BYTES:
+        raise ConfigError("config_invalid", f"longer than {CONFIG_MAX_BYTES} bytes")
+    try:
+        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
+    except yaml.YAMLError as error:
+        raise ConfigError("config_invalid", f"not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError("config_invalid", "must be a mapping")
+    _override(raw, environment)
+    try:
+        document = Document.model_validate(raw)
+    except ValidationError as error:
+        findings = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigError("config_invalid", findings) from None
+    return GatewayConfig(document, base_dir)
+
+
+def _override(raw: dict[str, Any], environment: Mapping[str, str]) -> None:
+    for name in sorted(environment):
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        steps = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        target: Any = raw
+        for step in steps[:-1]:
+            target = _descend(target, step, name)
+        if not isinstance(target, dict):
+            raise ConfigError("config_invalid", f"{name}: names no key")
+        try:
+            value = yaml.load(environment[name], Loader=_UniqueKeyLoader)  # noqa: S506
+        except yaml.YAMLError as error:
+            raise ConfigError("config_invalid", f"{name}: not YAML") from error
+        target[_spelling(target, steps[-1])] = value
+
+
+def _descend(target: Any, step: str, name: str) -> Any:
+    if isinstance(target, dict):
+        return target.setdefault(_spelling(target, step), {})
+    if isinstance(target, list) and step.isdigit() and int(step) < len(target):
+        return target[int(step)]
+    raise ConfigError("config_invalid", f"{name}: names no key")
+
+
+def _spelling(target: dict[str, Any], step: str) -> str:
+    """The existing key an environment step means; variables cannot spell '-' or '.'."""
+    plain = re.sub(r"[-.]", "_", step)
+    return next((key for key in target if re.sub(r"[-.]", "_", str(key).lower()) == plain), step)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a HOST:PORT can be reached from this machine only."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def unsafe_findings(document: Document) -> list[str]:
+    """What page 12, rule 7 forbids to start; empty when nothing."""
+    findings: list[str] = []
+    listeners = [("listen.gate", document.listen.gate), ("listen.console", document.listen.console)]
+    exposed = [name for name, address in listeners if address is not None and not is_loopback(address)]
+    for name in exposed:
+        if any(issuer.development for issuer in document.identity.issuers):
+            findings.append(f"{name} is reachable from outside beside a development issuer")
+        if any(bundle.freshness == "local" for bundle in document.bundles):
+            findings.append(f"{name} is reachable from outside with freshness: local")
+    if "vault:" in str(document.model_dump()):
+        findings.append("vault: references are not supported by this version")
+    return findings
