@@ -1,0 +1,80 @@
+# Every command of this project, from a machine that has Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP_LOCKED := $(PIP) install --require-hashes --no-deps --no-build-isolation
+SOURCES := rego bundles pdp gateway agent cli examples benchmarks tests tools
+NODE_DIR := tests/e2e/node
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env dev-env run test lint types unit unit-optimized coverage bench opa soak lock clean
+
+help:
+	@echo "make run [ONCE=1]  the quick start: a gate with stand-in services, one call allowed, one denied, one held"
+	@echo "make test          everything a commit must pass (lint, types, tests twice, coverage)"
+	@echo "make lint          ruff, mypy and the architecture test alone"
+	@echo "make opa           the pinned OPA, built once into .tools/opa"
+	@echo "make bench         side-by-side measurements, written to benchmarks/results/"
+	@echo "make soak          the long forms of the crash tests"
+
+# --- environments -------------------------------------------------------------------------------------------------
+env: $(VENV)/.env-stamp
+
+$(VENV)/.env-stamp: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=/path/to/python3"; exit 3; }
+	@test -x $(BIN)/python || { echo "Making the environment in $(VENV) (once)"; $(PYTHON) -m venv $(VENV); }
+	@$(PIP_LOCKED) --only-binary :all: -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+dev-env: env $(VENV)/.dev-stamp
+
+$(VENV)/.dev-stamp: requirements-dev.lock $(VENV)/.env-stamp
+	@$(PIP_LOCKED) -r requirements-dev.lock
+	@touch $@
+
+opa: dev-env
+	@$(BIN)/python tools/opa/build.py
+
+# Node is test equipment: from the PATH, else from its wheel in the development lock.
+$(NODE_DIR)/node_modules/.stamp: $(NODE_DIR)/package.json $(NODE_DIR)/package-lock.json | dev-env
+	@$(BIN)/python tests/e2e/node/install.py
+	@touch $@
+
+# --- what people type ---------------------------------------------------------------------------------------------
+run: env
+	@$(BIN)/python -m examples.quickstart --dir run $(if $(ONCE),--once)
+
+lint: dev-env
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/architecture
+
+unit: dev-env opa $(NODE_DIR)/node_modules/.stamp
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest -m "not soak"
+
+unit-optimized: dev-env opa $(NODE_DIR)/node_modules/.stamp
+	@$(BIN)/python -O -m pytest -m "not soak"
+
+coverage: dev-env
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/python tools/coverage_gates.py
+
+test:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory coverage
+	@$(MAKE) --no-print-directory unit-optimized
+
+bench: dev-env opa
+	@$(BIN)/python -m benchmarks
+
+soak: dev-env opa
+	@$(BIN)/python -m pytest -m soak --timeout 7200
+
+clean:
+	rm -rf $(VENV) run .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache $(NODE_DIR)/node_modules
