@@ -1,0 +1,173 @@
+"""The head of a request: its value type, what is refused on sight, and the preferences it states.
+
+Guarantees: after `check_head` no header can change the method, the framing, the coding or the protocol of the request,
+and no header that must stand alone stands twice. Leaves to `connectors.outbound` which headers go on, and to `server`
+the limits on size and count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.edge.problem import refusal
+from gateway.edge.url import CanonicalTarget
+
+HeaderPairs = tuple[tuple[str, str], ...]
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHOD_OVERRIDES = frozenset(
+    {"x-http-method-override", "x-http-method", "x-method-override", "x-original-method", "_method"}
+)
+TARGET_OVERRIDES = frozenset({"x-original-url", "x-rewrite-url", "x-original-uri"})
+SINGLE = frozenset(
+    {
+        "authorization",
+        "content-encoding",
+        "content-length",
+        "content-location",
+        "content-type",
+        "expect",
+        "host",
+        "idempotency-key",
+        "tidegate-reason",
+        "tidegate-run",
+        "tidegate-ticket",
+        "traceparent",
+        "transfer-encoding",
+    }
+)
+_WATCHED = (
+    METHOD_OVERRIDES
+    | TARGET_OVERRIDES
+    | SINGLE
+    | {"upgrade", "trailer", "http2-settings", "proxy-connection", "connection"}
+)
+
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)\"?", re.IGNORECASE)
+_PREFERENCE = re.compile(r"\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)\s*(?:=\s*(\"[^\"]*\"|[^\s;,\"]*))?[^,\"]*")
+_WAIT_SECONDS = re.compile(r"[0-9]{1,6}")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """Method, target and headers of one request; header names are lower case, in their order, values as they came."""
+
+    method: str
+    target: CanonicalTarget
+    headers: HeaderPairs
+    peer: str | None = None
+
+    def get(self, name: str) -> str | None:
+        """The first value of a header by its lower-case name."""
+        for candidate, value in self.headers:
+            if candidate == name:
+                return value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefer:
+    """What the client would like: how long to wait, and whether an answer may come later."""
+
+    wait_seconds: int | None = None
+    respond_async: bool = False
+
+
+NO_PREFERENCE = Prefer()
+
+
+def check_head(head: RequestHead) -> None:
+    """Raise a refusal `malformed_request` or `method_not_allowed` for a head that the gate never forwards.
+
+    Security: page 12 rule 1. Overriding methods and targets, ambiguous framing, compressed bodies, trailers, upgrades
+    and foreign charsets would let the service read another request than the one that was decided.
+    Source: RFC 9110 §5.3 and §9.3.8, RFC 9112 §6.1.
+    """
+    if head.method not in METHODS:
+        raise refusal("method_not_allowed", "the method is none of " + ", ".join(sorted(METHODS)))
+    watched: dict[str, str] = {}
+    for name, value in head.headers:
+        if name in _WATCHED:
+            if name in watched and name in SINGLE:
+                raise refusal("malformed_request", f"the header {name} stands more than once")
+            watched[name] = f"{watched[name]},{value}" if name in watched else value
+    if watched:
+        _check_watched(watched)
+
+
+def _check_watched(watched: dict[str, str]) -> None:
+    for name in watched:
+        if name in METHOD_OVERRIDES or name in TARGET_OVERRIDES:
+            raise refusal("malformed_request", f"the header {name} would change the request")
+    for name in ("upgrade", "http2-settings", "trailer"):
+        if name in watched:
+            raise refusal("malformed_request", f"the header {name} is not accepted")
+    _check_framing(watched)
+    if watched.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+        raise refusal("malformed_request", "a request body may not be compressed")
+    content_type = watched.get("content-type")
+    if content_type is not None and "charset" in content_type.lower():
+        charsets = _CHARSET.findall(content_type)
+        if len(charsets) != 1 or charsets[0].lower() not in ("utf-8", "utf8"):
+            raise refusal("malformed_request", "the charset of a body is UTF-8")
+    if watched.get("expect", "100-continue").strip().lower() != "100-continue":
+        raise refusal("malformed_request", "the header expect names something else than 100-continue")
+
+
+def _check_framing(watched: dict[str, str]) -> None:
+    coding = watched.get("transfer-encoding")
+    length = watched.get("content-length")
+    if coding is not None and length is not None:
+        raise refusal("malformed_request", "Content-Length and Transfer-Encoding exclude each other")
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise refusal("malformed_request", "the only transfer coding is chunked")
+    if length is not None and re.fullmatch(r"[0-9]{1,18}", length) is None:
+        raise refusal("malformed_request", "Content-Length is no number")
+
+
+def check_host(headers: HeaderPairs, hosts: frozenset[str]) -> None:
+    """Raise `malformed_request` unless exactly one Host header names one of `hosts` (lower case, with port if any).
+
+    Security: page 12 rule 18; keeps a page in a browser from reaching the gate by a name that it rebinds.
+    """
+    found = [value for name, value in headers if name == "host"]
+    if len(found) != 1 or found[0].strip().lower() not in hosts:
+        raise refusal("malformed_request", "the Host header names no host of this listener")
+
+
+def connection_nominated(headers: HeaderPairs) -> frozenset[str]:
+    """Names of headers that `Connection` makes hop-by-hop; they are dropped before anything is injected.
+
+    Source: RFC 9110 §7.6.1.
+    """
+    return frozenset(
+        option.strip().lower()
+        for name, value in headers
+        if name == "connection"
+        for option in value.split(",")
+        if option.strip()
+    )
+
+
+def prefer(headers: Iterable[tuple[str, str]]) -> Prefer:
+    """The preferences `wait=N` and `respond-async`; the first of a kind counts, what is unknown is ignored.
+
+    Source: RFC 7240 §2.
+    """
+    values = [value for name, value in headers if name == "prefer"]
+    if not values:
+        return NO_PREFERENCE
+    wait_seconds: int | None = None
+    seen: set[str] = set()
+    for value in values:
+        for match in _PREFERENCE.finditer(value):
+            name = match.group(1).lower()
+            if name in seen:
+                continue
+            seen.add(name)
+            if name == "wait":
+                raw_wait = (match.group(2) or "").strip('"')
+                wait_seconds = int(raw_wait) if _WAIT_SECONDS.fullmatch(raw_wait) else None
+    return Prefer(wait_seconds, "respond-async" in seen)

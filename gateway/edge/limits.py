@@ -1,0 +1,39 @@
+"""Named limits of the listening side, each with its unit.
+
+Guarantees: values that make sense together. Leaves to `server` that they are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from gateway.errors import GateMisuse
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLimits:
+    """What one connection and one request may cost before the gate gives up on it."""
+
+    header_read_seconds: float = 10.0
+    body_read_seconds: float = 30.0
+    body_min_bytes_per_second: int = 16_384
+    idle_seconds: float = 75.0
+    uri_max_bytes: int = 8_192
+    headers_max_bytes: int = 32_768
+    headers_max_count: int = 100
+    body_max_bytes: int = 1 << 20
+    connections_max: int = 4_096
+    pipelined_max: int = 8
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                raise GateMisuse(f"limit {field.name} must be above zero")
+
+    def body_deadline_seconds(self, received_bytes: int) -> float:
+        """How long after the head the body may take when `received_bytes` have arrived so far.
+
+        A base allowance plus the time that the bytes are worth at the minimum rate: a large upload at a decent rate
+        goes through, a trickle does not.
+        """
+        return self.body_read_seconds + received_bytes / self.body_min_bytes_per_second

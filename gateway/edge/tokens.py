@@ -1,0 +1,114 @@
+"""Where in a request the caller's token stands.
+
+Guarantees: exactly one token is found, at a place that the manifest names, and no other credential is in the request.
+Leaves to `identity` whether the token is good, to `connectors.outbound` its removal.
+
+Places: `bearer` and `token` (schemes of `Authorization`), `basic_password` (or `basic`), `x-api-key`, `api-key` or any
+`header:NAME`, `query:NAME`, `form:NAME`, and `ticket` (the query parameter of an upload ticket).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.edge.problem import refusal
+from gateway.errors import GateMisuse, Refusal
+
+TICKET_PARAMETER = "tidegate_ticket"
+
+Pairs = Sequence[tuple[str, str]]
+
+_SCHEMES = {"bearer": "bearer", "token": "token", "basic": "basic_password"}
+_ALIASES = {"basic": "basic_password", "x-api-key": "header:x-api-key", "api-key": "header:api-key"}
+_AUTHORIZATION = frozenset(_SCHEMES.values())
+
+
+@dataclass(frozen=True, slots=True)
+class FoundToken:
+    """A token as it came, unverified, and the place (as the manifest names it) where it stood."""
+
+    token: str
+    place: str
+
+
+def needs_form(places: Sequence[str], credential_places: Sequence[str] = ()) -> bool:
+    """Whether finding the token takes the fields of a form body."""
+    return any(place.startswith("form:") for place in (*places, *credential_places))
+
+
+def find_token(
+    headers: Pairs, query: Pairs, form: Pairs | None, places: Sequence[str], credential_places: Sequence[str] = ()
+) -> FoundToken:
+    """The caller's token.
+
+    `headers` have lower-case names; `form` is given when the body is a form. Raises a refusal `identity_missing` when
+    no place holds one, `identity_invalid` when one cannot be read, `malformed_request` when two differ or when a
+    credential stands anywhere else.
+
+    Security: page 12 rule 6. A second credential could make the service act as somebody else than was decided.
+    """
+    accepted = {_ALIASES.get(place, place): place for place in places}
+    found: list[FoundToken] = []
+    _from_authorization(headers, accepted, found)
+    for place, name in accepted.items():
+        if place not in _AUTHORIZATION:
+            found.extend(FoundToken(value, name) for value in _values(place, headers, query, form))
+    if "ticket" not in accepted and any(key == TICKET_PARAMETER for key, _ in query):
+        raise _elsewhere()
+    for credential_place in credential_places:
+        place = _ALIASES.get(credential_place, credential_place)
+        if place not in accepted and place not in _AUTHORIZATION and _values(place, headers, query, form):
+            raise _elsewhere()
+    if not found:
+        raise refusal("identity_missing", "a Tidegate token is expected as " + " or ".join(places))
+    if any(other.token != found[0].token for other in found[1:]):
+        raise refusal("malformed_request", "the request carries two different tokens")
+    if not found[0].token:
+        raise refusal("identity_missing", "the token is empty")
+    return found[0]
+
+
+def _elsewhere() -> Refusal:
+    return refusal("malformed_request", "a credential stands where this instance takes none from its callers")
+
+
+def _from_authorization(headers: Pairs, accepted: dict[str, str], found: list[FoundToken]) -> None:
+    for name, value in headers:
+        if name != "authorization":
+            continue
+        if "header:authorization" in accepted:
+            continue
+        scheme, _, credentials = value.strip().partition(" ")
+        place = _SCHEMES.get(scheme.lower())
+        if place is None or place not in accepted:
+            raise _elsewhere()
+        credentials = credentials.strip()
+        found.append(FoundToken(_password(credentials) if place == "basic_password" else credentials, accepted[place]))
+
+
+def _password(credentials: str) -> str:
+    """Source: RFC 7617 §2."""
+    try:
+        pair = base64.b64decode(credentials, validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError, ValueError) as error:
+        raise refusal("identity_invalid", "the basic credentials cannot be read") from error
+    _, colon, password = pair.partition(":")
+    if not colon:
+        raise refusal("identity_invalid", "the basic credentials hold no password")
+    return password
+
+
+def _values(place: str, headers: Pairs, query: Pairs, form: Pairs | None) -> list[str]:
+    kind, _, name = place.partition(":")
+    if kind == "ticket":
+        return [value for key, value in query if key == TICKET_PARAMETER]
+    if kind == "header":
+        return [value.strip() for key, value in headers if key == name.lower()]
+    if kind == "query":
+        return [value for key, value in query if key == name]
+    if kind == "form":
+        return [value for key, value in form or () if key == name]
+    raise GateMisuse(f"a manifest names an unknown place for credentials: {place}")

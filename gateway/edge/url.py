@@ -1,0 +1,101 @@
+"""The one canonicaliser of request targets: what is classified and decided is, byte for byte, what is sent.
+
+Guarantees: a `CanonicalTarget` has one reading only. Everything that two parsers might read differently (dot segments,
+encoded separators, null bytes, path parameters, doubled slashes, double encoding, raw non-ASCII) is refused, not mended.
+Leaves to the caller: which values a manifest's path parameters admit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from gateway.edge.problem import refusal
+
+URI_MAX_BYTES = 8_192
+QUERY_MAX_PAIRS = 256
+
+# RFC 3986 pchar and "/" without ";" (path parameters are read differently by different servers).
+_PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)+")
+_QUERY = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]^|{}`\"<>\\]|%[0-9A-Fa-f]{2})*")
+_FORBIDDEN_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb]|25|0[0-9A-Fa-f]|1[0-9A-Fa-f]|7[Ff])")
+_SAFE_SEGMENT = re.compile(r"[A-Za-z0-9\-_~!$&'()*+,=:@.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class CanonicalTarget:
+    """A request target in its only reading.
+
+    `path` and `raw_query` are the octets as they came and as they go out; `segments` are decoded, one for each `/`;
+    `query` holds decoded pairs in their order.
+    """
+
+    path: str
+    segments: tuple[str, ...]
+    raw_query: str
+    query: tuple[tuple[str, str], ...]
+
+
+def canonical_path(raw_target: str, *, uri_max_bytes: int = URI_MAX_BYTES) -> CanonicalTarget:
+    """Read an origin-form target (`/path?query`).
+
+    Raises a refusal `uri_too_long` or `malformed_request`.
+
+    Security: page 12 rule 2. A segment that decodes to `.` or `..` in any spelling, `%2F`, `%5C`, `%3B`, `%25`, control
+    octets, a literal `;`, `\\`, `//` or anything outside RFC 3986's path characters is refused.
+    Source: RFC 3986 §3.3, RFC 9112 §3.2.1.
+    """
+    if len(raw_target) > uri_max_bytes:
+        raise refusal("uri_too_long", f"the request target is longer than {uri_max_bytes} bytes")
+    path, mark, raw_query = raw_target.partition("?")
+    if _PATH.fullmatch(path) is None:
+        raise refusal("malformed_request", "the path holds characters that have no single reading")
+    if _FORBIDDEN_ESCAPE.search(path) is not None:
+        raise refusal("malformed_request", "the path holds an encoded separator, percent sign or control character")
+    segments = _segments(path)
+    return CanonicalTarget(path, segments, raw_query, _pairs(raw_query) if mark else ())
+
+
+def _segments(path: str) -> tuple[str, ...]:
+    segments = path[1:].split("/")
+    for position, segment in enumerate(segments):
+        if _SAFE_SEGMENT.fullmatch(segment) is None:
+            segment = _decode(segment, "path")
+            segments[position] = segment
+        if segment in (".", ".."):
+            raise refusal("malformed_request", "the path holds a dot segment")
+        if not segment and position != len(segments) - 1:
+            raise refusal("malformed_request", "the path holds an empty segment")
+    return tuple(segments)
+
+
+def _pairs(raw_query: str) -> tuple[tuple[str, str], ...]:
+    if not raw_query:
+        return ()
+    if _QUERY.fullmatch(raw_query) is None:
+        raise refusal("malformed_request", "the query holds characters that have no single reading")
+    parts = raw_query.split("&")
+    if len(parts) > QUERY_MAX_PAIRS:
+        raise refusal("malformed_request", f"the query holds more than {QUERY_MAX_PAIRS} parameters")
+    pairs = []
+    for part in parts:
+        name, _, value = part.partition("=")
+        pairs.append((_decode_form(name), _decode_form(value)))
+    return tuple(pairs)
+
+
+def _decode_form(text: str) -> str:
+    if "%" not in text:
+        return text.replace("+", " ") if "+" in text else text
+    decoded = _decode(text.replace("+", " "), "query")
+    if "\x00" in decoded:
+        raise refusal("malformed_request", "the query holds a null byte")
+    return decoded
+
+
+def _decode(text: str, where: str) -> str:
+    try:
+        return unquote_to_bytes(text).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise refusal("malformed_request", f"the {where} is not UTF-8") from error
