@@ -1,0 +1,1 @@
+"""Runnable scenarios, used by the quick start and by tests."""

@@ -1,0 +1,1 @@
+"""What the gate knows about the services behind it: classification, arguments, rendering, rewriting, credentials."""
