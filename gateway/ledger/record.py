@@ -1,0 +1,209 @@
+"""The ledger record: what it says, its one canonical form, and its hash.
+
+Guarantees: `freeze` accepts only the restricted profile (no floats, integers within ±(2^53−1), ASCII keys, depth ≤ 16,
+no lone surrogates), so that the bytes made by `seal` are RFC 8785 canonical JSON; those bytes are made once, hashed,
+stored and verified later. Everything that is known before the transaction is encoded outside it; `seal` only splices in
+`seq`, `prev`, `hlc` and `wall`. Leaves to `gateway.ledger.writer` when a record is durable, and to the store driver which
+`seq` and `prev` it gets.
+
+**Source**: RFC 8785 (JCS); RFC 6962 §2.1 (leaf prefix 0x00).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import orjson
+
+from gateway.errors import GateMisuse
+
+LogId = tuple[str, str]
+"""(tenant, workspace): each has its own chain."""
+
+RecordKind = Literal[
+    "intent", "outcome", "call", "approval", "vote", "switch", "refusal", "response_began", "bundle", "start"
+]
+
+RECORD_VERSION: Final = 1
+RECORD_MAX_BYTES: Final = 48 * 1024
+DEPTH_MAX: Final = 16
+INTEGER_MAX: Final = 2**53 - 1
+LOG_NAME_MAX_BYTES: Final = 256
+GENESIS_HASH: Final = "0" * 64
+_SPLICE_MAX_BYTES: Final = 256
+
+
+class RecordMalformed(GateMisuse):
+    """A draft is outside the restricted profile or too large; `code` is stable, nothing was written."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class RecordDraft:
+    """What the caller says; the writer adds `v`, `seq`, `prev`, `hlc`, `wall` and `node`.
+
+    `ids` holds `call`, `approval`, `dispatch`, `attempt` as far as they exist. By agreement an `outcome` or `call` record
+    says how the call ended in `action`: `{"name", "mode", "instance", …, "status": 200, "code": null}`.
+    Bodies and guessable values go in only as digests: `blob_digest` and `keyed_digest`.
+    """
+
+    log: LogId
+    kind: RecordKind
+    ids: Mapping[str, object]
+    subject: Mapping[str, object]
+    action: Mapping[str, object]
+    decision: Mapping[str, object] | None
+    policy: Mapping[str, object]
+    digests: Mapping[str, object]
+    actor: str
+    mode: str = "enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenRecord:
+    """A draft that passed the profile, encoded but for the four members that the transaction decides."""
+
+    log: LogId
+    kind: RecordKind
+    call: str
+    head: bytes
+    middle: bytes
+    tail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a record stands: its number and predecessor in the log, hybrid clock (ms, counter) and wall time (ms)."""
+
+    seq: int
+    prev: str
+    hlc: tuple[int, int]
+    wall: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A durable record: its log, number (from 0) and leaf hash (hex)."""
+
+    log: LogId
+    seq: int
+    hash: str
+
+
+def check_profile(value: object, depth: int = 1) -> None:
+    """Refuse anything outside the restricted profile.
+
+    Errors: `RecordMalformed` with code `record_float`, `record_integer`, `record_key`, `record_depth`,
+    `record_text` or `record_type`.
+    """
+    if value is None or value is True or value is False:
+        return
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, int):
+        if not -INTEGER_MAX <= value <= INTEGER_MAX:
+            raise RecordMalformed("record_integer", "an integer is outside ±(2^53−1)")
+    elif isinstance(value, float):
+        raise RecordMalformed("record_float", "a record holds no floats")
+    elif depth >= DEPTH_MAX and isinstance(value, (Mapping, list, tuple)):
+        raise RecordMalformed("record_depth", f"nested deeper than {DEPTH_MAX}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str) or not key.isascii():
+                raise RecordMalformed("record_key", "keys are ASCII text")
+            check_profile(item, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            check_profile(item, depth + 1)
+    else:
+        raise RecordMalformed("record_type", f"{type(value).__name__} has no canonical form")
+
+
+def canonical_record_json(value: object) -> bytes:
+    """RFC 8785 bytes of a value of the restricted profile (`check_profile` first; with ASCII keys and without
+    floats orjson's sorted output is RFC 8785's)."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def freeze(draft: RecordDraft, *, node: str) -> FrozenRecord:
+    """Check a draft and encode all of it that is known before the transaction. Errors: `RecordMalformed`."""
+    tenant, workspace = draft.log
+    for name in draft.log:
+        if not name or len(name.encode("utf-8", "surrogatepass")) > LOG_NAME_MAX_BYTES:
+            raise RecordMalformed("record_log", f"tenant and workspace have 1 to {LOG_NAME_MAX_BYTES} bytes")
+    call = draft.ids.get("call", "")
+    head = {"action": draft.action, "actor": draft.actor, "decision": draft.decision, "digests": draft.digests}
+    middle = {
+        "ids": draft.ids,
+        "kind": draft.kind,
+        "log": [tenant, workspace],
+        "mode": draft.mode,
+        "node": node,
+        "policy": draft.policy,
+    }
+    tail = {"subject": draft.subject}
+    for part in (head, middle, tail):
+        check_profile(part)
+    frozen = FrozenRecord(
+        log=draft.log,
+        kind=draft.kind,
+        call=call if isinstance(call, str) else "",
+        head=canonical_record_json(head)[:-1],
+        middle=canonical_record_json(middle)[1:-1],
+        tail=canonical_record_json(tail)[1:-1],
+    )
+    size = len(frozen.head) + len(frozen.middle) + len(frozen.tail) + _SPLICE_MAX_BYTES
+    if size > RECORD_MAX_BYTES:
+        raise RecordMalformed("record_too_large", f"{size} of {RECORD_MAX_BYTES} bytes")
+    return frozen
+
+
+def seal(frozen: FrozenRecord, position: Position) -> bytes:
+    """The canonical bytes of a record at its position in the log."""
+    return b'%b,"hlc":[%d,%d],%b,"prev":"%b","seq":%d,%b,"v":%d,"wall":%d}' % (
+        frozen.head,
+        position.hlc[0],
+        position.hlc[1],
+        frozen.middle,
+        position.prev.encode("ascii"),
+        position.seq,
+        frozen.tail,
+        RECORD_VERSION,
+        position.wall,
+    )
+
+
+def leaf_hash(record: bytes) -> str:
+    """Hex SHA-256 of 0x00 and the record's bytes (RFC 6962 leaf)."""
+    return hashlib.sha256(b"\x00" + record).hexdigest()
+
+
+def next_hlc(last: tuple[int, int], wall: int) -> tuple[int, int]:
+    """The hybrid clock after `last` at wall time `wall` (ms); it never goes back, whatever the wall does."""
+    return (wall, 0) if wall > last[0] else (last[0], last[1] + 1)
+
+
+def blob_digest(data: bytes) -> dict[str, object]:
+    """The digest form of a body that nobody can guess: `{sha256, length}`."""
+    return {"sha256": hashlib.sha256(data).hexdigest(), "length": len(data)}
+
+
+def keyed_digest(data: bytes, key: bytes) -> dict[str, object]:
+    """The digest form of a guessable value: `{hmac, length}` under the tenant's key, so that nobody without the key
+    can try values against the record."""
+    return {"hmac": hmac.new(key, data, hashlib.sha256).hexdigest(), "length": len(data)}
+
+
+def _check_text(value: str) -> None:
+    if value.isascii():
+        return
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise RecordMalformed("record_text", "a lone surrogate has no UTF-8 form")

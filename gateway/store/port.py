@@ -1,0 +1,303 @@
+"""The store port: what the gateway may ask of its durable state.
+
+Guarantees (of every driver): a record and its effects are one transaction; a batch is one flush; a conflict of one
+item's effect rolls back that item alone and is reported to it alone; reads see only committed state.
+
+**How the flow calls each effect** (all of them in `LedgerWriter.append(record, effects=(…,))`; a conflict is raised there as
+`StoreConflict` with page 3's code and nothing of that item is kept):
+
+- claim an idempotency key with the intent (or, for a held call, never): `ClaimKey(log, scope, request_digest, call,
+  expires)`, `scope = idempotency_scope(…)`. Conflicts: `idempotency_mismatch` (422: same key, other request),
+  `still_running` (409: first call has not ended), `replay` (not an error: `conflict.call` ended; read
+  `await store.answer(log, conflict.call)`, re-decide by policy, give it again), `outcome_unknown` (504: first call's end
+  is unknown). `await store.claim(log, scope)` asks the same without appending.
+- settle it with the outcome: `SettleKey(log, scope, call, "done")` plus `SaveAnswer(log, call, StoredAnswer(…))`;
+  `SettleKey(…, "unknown")` when nobody can know; `SettleKey(…, "released")` when nothing was sent (key is free again).
+- follow a call that somebody may poll (`/v1/calls`, `respond-async`, held): `SaveCall(CallRow(…))`, an upsert by id. Calls
+  never saved are still found by `await store.call(log, id)`, derived from their records.
+- consume an approval with the intent: `ApprovalService.consumption(approval, action_digest)` gives the effect; conflict
+  `stale_state` (409: used, expired, withdrawn, or another digest).
+- kill switches: `SetSwitch(SwitchRow(…))` / `ClearSwitch(tenant, scope)` with a `switch` record; clearing an absent
+  one is `not_found`; read `await store.switches()`.
+- bundles: `RaiseSequence(name, sequence)` with a `bundle` record; below the highest is `stale_state`; read
+  `await store.sequence(name)`. The highest wall time is kept by each append; read `await store.highest_wall()` (ms).
+
+Approval effects (`OpenApproval`, `ChangeApproval`) are made by `ApprovalService`, not by the flow.
+Leaves to `gateway.ledger.writer` threads and waiting, to `sqlite` the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
+
+from gateway.approvals.model import Approval, ApprovalState
+from gateway.errors import GateError, GateUnavailable
+from gateway.ledger.record import Appended, FrozenRecord, LogId, canonical_record_json
+
+ANSWER_MAX_BYTES: Final = 1 << 20
+ANSWER_KEEP_SECONDS: Final = 24 * 3600
+LIST_MAX_ITEMS: Final = 200
+BATCH_MAX_RECORDS: Final = 256
+
+WallClock = Callable[[], int]
+"""Wall time in milliseconds."""
+
+
+class StoreUnavailable(GateUnavailable):
+    """The store cannot read or write now; `code` says why. `fatal` means the writer must not go on in this process."""
+
+    def __init__(self, code: str, detail: str, *, fatal: bool = False) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.fatal = fatal
+
+
+class StoreConflict(GateError):
+    """An effect does not fit the stored state; nothing of its item was kept.
+
+    `code`: `stale_state`, `still_running`, `idempotency_mismatch`, `outcome_unknown`, `replay`, `not_found`, `already_open`,
+    `throttled`. `call` is the earlier call of an idempotency key, `approval` the id of the one already open.
+    """
+
+    def __init__(self, code: str, detail: str, *, call: str = "", approval: str = "") -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.call = call
+        self.approval = approval
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An upstream's answer kept for a repeat; encrypted at rest under the tenant's key, at most `ANSWER_MAX_BYTES`."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+CallState = Literal["deciding", "held", "approved", "dispatching", "done", "refused", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """The status of one call as `/v1/calls/{id}` shows it; times in wall milliseconds."""
+
+    log: LogId
+    id: str
+    subject: str
+    issuer: str
+    instance: str
+    action: str
+    state: CallState
+    effect: str = ""
+    code: str | None = None
+    decision: str = ""
+    approval: str | None = None
+    status: int | None = None
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRow:
+    """A kill switch that is set: `scope` is `tenant/T[/connector|/action|/subject/NAME]`."""
+
+    tenant: str
+    scope: str
+    reason: str
+    set_by: str
+    set_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyClaim:
+    """What is known of an idempotency key."""
+
+    request_digest: str
+    call: str
+    state: Literal["claimed", "done", "unknown"]
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIntent:
+    """An intent without outcome: nobody knows yet whether the side effect happened."""
+
+    log: LogId
+    call: str
+    seq: int
+    wall: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record as stored: canonical bytes and leaf hash (hex)."""
+
+    log: LogId
+    seq: int
+    hash: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimKey:
+    """Claim an idempotency key for `call`; see the module's text for the conflicts."""
+
+    log: LogId
+    scope: str
+    request_digest: str
+    call: str
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettleKey:
+    """End a claim: `done` (a stored answer may be repeated), `unknown`, or `released` (nothing was sent)."""
+
+    log: LogId
+    scope: str
+    call: str
+    result: Literal["done", "unknown", "released"]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveAnswer:
+    """Keep the answer of a call, encrypted, for `keep_seconds`."""
+
+    log: LogId
+    call: str
+    answer: StoredAnswer
+    keep_seconds: int = ANSWER_KEEP_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCall:
+    """Insert or replace the status row of a call."""
+
+    row: CallRow
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApproval:
+    """Open an approval; conflict `already_open` names the open one with the same attach key."""
+
+    approval: Approval
+    open_per_subject_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeApproval:
+    """Replace an approval if it still has the version and state the change was computed from, and `not_after`
+    (wall ms) has not come."""
+
+    approval: Approval
+    expected_version: int
+    not_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumeApproval:
+    """Use an approved approval up, once, for exactly this digest; `stale_state` otherwise."""
+
+    log: LogId
+    approval: str
+    action_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetSwitch:
+    """Set a kill switch, replacing one of the same scope."""
+
+    row: SwitchRow
+
+
+@dataclass(frozen=True, slots=True)
+class ClearSwitch:
+    """Clear a kill switch; `not_found` when it is not set."""
+
+    tenant: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseSequence:
+    """Remember the highest bundle sequence seen under a name; a lower one is `stale_state`."""
+
+    name: str
+    sequence: int
+
+
+StoreEffect = (
+    ClaimKey
+    | SettleKey
+    | SaveAnswer
+    | SaveCall
+    | OpenApproval
+    | ChangeApproval
+    | ConsumeApproval
+    | SetSwitch
+    | ClearSwitch
+    | RaiseSequence
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """One record and the effects that live or die with it."""
+
+    record: FrozenRecord
+    effects: tuple[StoreEffect, ...] = field(default=())
+
+
+BatchResult = Appended | StoreConflict
+
+
+class BatchAppender(Protocol):
+    """The writing side; used by one writer thread only."""
+
+    def open_writer(self) -> None:
+        """Open for writing in the calling thread. Errors: `StoreUnavailable`."""
+
+    def append_batch(self, items: Sequence[BatchItem]) -> list[BatchResult]:
+        """Commit a batch durably in one transaction, one result per item. Errors: `StoreUnavailable`; then no
+        item was acknowledged."""
+
+    def tidy(self) -> None:
+        """Housekeeping off the hot path, while nothing waits. Errors: `StoreUnavailable`."""
+
+    def close_writer(self) -> None:
+        """Close the writing side; the calling thread is the one that opened it."""
+
+
+class Store(BatchAppender, Protocol):
+    """The whole port: the writing side, and reads for the event loop. Every read raises `StoreUnavailable` when the
+    store cannot be read, and is scoped to its log: another tenant's object is the same None as an absent one."""
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    async def approval(self, log: LogId, approval_id: str) -> Approval | None: ...
+    async def open_approval(self, log: LogId, attach_key: str, now: int) -> Approval | None: ...
+    async def approvals(
+        self, log: LogId, state: ApprovalState | None, cursor: str | None, limit: int, now: int
+    ) -> tuple[tuple[Approval, ...], str | None]: ...
+    async def approvals_pending(self, now: int) -> int: ...
+    async def due_approvals(self, now: int, limit: int) -> tuple[Approval, ...]: ...
+    async def claim(self, log: LogId, scope: str) -> KeyClaim | None: ...
+    async def answer(self, log: LogId, call_id: str) -> StoredAnswer | None: ...
+    async def call(self, log: LogId, call_id: str) -> CallRow | None: ...
+    async def switches(self) -> tuple[SwitchRow, ...]: ...
+    async def sequence(self, name: str) -> int: ...
+    async def highest_wall(self) -> int: ...
+    async def open_intents(self, limit: int) -> tuple[OpenIntent, ...]: ...
+    async def logs(self) -> tuple[LogId, ...]: ...
+    async def records(self, log: LogId, first_seq: int, limit: int) -> tuple[StoredRecord, ...]: ...
+
+
+def idempotency_scope(log: LogId, issuer: str, subject: str, instance: str, key: str) -> str:
+    """The scope of an `Idempotency-Key`: (tenant, workspace, subject, instance, key) as one digest (hex), so that
+    the client's key is not kept in the clear."""
+    return hashlib.sha256(canonical_record_json([*log, issuer, subject, instance, key])).hexdigest()
