@@ -1,0 +1,69 @@
+"""``tidegate call INSTANCE ACTION``: a governed call from the shell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from cli.gate_call import at_gate
+from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, gate_client
+from cli.output import JSON_OPTION, emit, shown
+
+EXTRA_WAIT_SECONDS = 30
+
+
+def parse_arguments(pairs: list[str]) -> dict[str, Any]:
+    """``k=v`` is text, ``k:=JSON`` is JSON. Raises ValueError."""
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise ValueError(f"{pair!r} is not k=v")
+        as_json = name.endswith(":")
+        name = name.removesuffix(":")
+        if name in arguments:
+            raise ValueError(f"{name!r} is given twice")
+        arguments[name] = json.loads(value) if as_json else value
+    return arguments
+
+
+def call(
+    instance: str = typer.Argument(..., help="A configured instance."),
+    action: str = typer.Argument(..., help="A tool action, for example servicenow.incident.get."),
+    arg: list[str] = typer.Option([], "--arg", help="k=v for text, k:=JSON for anything else."),
+    idempotency_key: str = typer.Option("", "--idempotency-key"),
+    ticket: str = typer.Option("", "--ticket"),
+    reason: str = typer.Option("", "--reason", help="Shown to approvers as untrusted."),
+    wait: int = typer.Option(0, "--wait", min=0, max=600, help="Seconds to wait for approval."),
+    gate: str = GATE_OPTION,
+    token_file: Path | None = TOKEN_FILE_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Send one governed call and print what became of it."""
+    try:
+        document: dict[str, Any] = {"instance": instance, "action": action, "arguments": parse_arguments(arg)}
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if idempotency_key:
+        document["idempotency_key"] = idempotency_key
+    if ticket:
+        document["ticket"] = ticket
+    headers = {"Prefer": f"wait={wait}" if wait else "respond-async"}
+    if reason:
+        headers["Tidegate-Reason"] = reason
+    client = gate_client(gate, token_file, timeout_seconds=wait + EXTRA_WAIT_SECONDS)
+    answer = at_gate(lambda: client.request("POST", "/v1/calls", document, headers).json(), as_json=as_json)
+    emit(as_json, answer, lambda console: _say(console, answer))
+
+
+def _say(console: Console, answer: dict[str, Any]) -> None:
+    console.print(f"call {shown(answer['id'])}: [bold]{shown(answer['state'])}[/bold] ({shown(answer['effect'])})")
+    if answer.get("approval"):
+        console.print(f"waiting for approval {shown(answer['approval']['id'])}; send the same call again once it is approved")
+    if answer.get("status") is not None:
+        console.print(f"the service answered {answer['status']}")
+        console.print(shown(json.dumps(answer.get("response"), indent=2, ensure_ascii=False)))

@@ -1,0 +1,26 @@
+"""Run one request against a gate and end the command with the right exit code when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from cli.gate_client import GateRefused, GateUnreachable
+from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, fail
+
+Result = TypeVar("Result")
+
+
+def at_gate(ask: Callable[[], Result], *, as_json: bool) -> Result:
+    """The result of ``ask``; exit 1 when the gate refused, 3 when it is unavailable."""
+    try:
+        return ask()
+    except GateUnreachable as error:
+        fail("gate_unreachable", str(error), status=EXIT_UNAVAILABLE, as_json=as_json)
+    except GateRefused as error:
+        status = EXIT_UNAVAILABLE if error.status == 503 else EXIT_REFUSED
+        reasons = error.problem.get("reasons")
+        detail = str(error)
+        if isinstance(reasons, list) and reasons:
+            detail += " — " + "; ".join(f"{r.get('code')}: {r.get('message')}" for r in reasons if isinstance(r, dict))
+        fail(error.code, detail, status=status, as_json=as_json)

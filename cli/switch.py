@@ -1,0 +1,67 @@
+"""``tidegate switch``: kill switches, which stop calls at once without touching policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+
+from cli.gate_call import at_gate
+from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, gate_client
+from cli.output import JSON_OPTION, emit, shown
+
+app = typer.Typer(no_args_is_help=True, help="Kill switches: set, clear, list.")
+SCOPE_ARGUMENT = typer.Argument(..., help="tenant/T, tenant/T/connector/NAME, …/action/NAME or …/subject/NAME")
+
+
+def _path(scope: str) -> str:
+    return "/v1/switches/" + quote(scope, safe="/")
+
+
+@app.command("set")
+def set_switch(
+    scope: str = SCOPE_ARGUMENT,
+    reason: str = typer.Option(..., "--reason"),
+    gate: str = GATE_OPTION,
+    token_file: Path | None = TOKEN_FILE_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Stop every call within the scope."""
+    client = gate_client(gate, token_file)
+    answer = at_gate(lambda: client.request("PUT", _path(scope), {"reason": reason}).json(), as_json=as_json)
+    emit(as_json, answer, lambda console: console.print(f"calls of {shown(scope)} are stopped"))
+
+
+@app.command()
+def clear(
+    scope: str = SCOPE_ARGUMENT,
+    gate: str = GATE_OPTION,
+    token_file: Path | None = TOKEN_FILE_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Let calls within the scope go to policy again."""
+    client = gate_client(gate, token_file)
+    at_gate(lambda: client.request("DELETE", _path(scope)), as_json=as_json)
+    emit(as_json, {"scope": scope, "set": False}, lambda console: console.print(f"{shown(scope)} is clear"))
+
+
+@app.command("list")
+def list_switches(
+    gate: str = GATE_OPTION,
+    token_file: Path | None = TOKEN_FILE_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """The switches that are set."""
+    client = gate_client(gate, token_file)
+    answer = at_gate(lambda: client.request("GET", "/v1/switches").json(), as_json=as_json)
+    emit(as_json, answer, lambda console: _say(console, answer["items"]))
+
+
+def _say(console: Console, items: list[dict[str, Any]]) -> None:
+    for item in items:
+        console.print(f"{shown(item['scope'])}  since {shown(item.get('since'))}  {shown(item.get('reason'))}")
+    if not items:
+        console.print("no switch is set")
