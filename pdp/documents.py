@@ -1,4 +1,4 @@
-"""The question put to policy and the answer accepted from it (contract version 1).
+"""The question put to policy and the answer accepted from it (contract version 1), under one name.
 
 Guarantees that what reaches an engine was serialised here, from checked values, and that what counts as a decision has
 exactly the documented shape. Leaves asking to the engines and enforcing to the gateway.
@@ -6,118 +6,29 @@ exactly the documented shape. Leaves asking to the engines and enforcing to the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING
+from pdp.decision_document import parse_decision
+from pdp.input_document import encode_document, encode_input
+from pdp.vocabulary import (
+    ActionFacts,
+    ApprovalObligation,
+    Decision,
+    Effect,
+    PolicyInput,
+    Reason,
+    ResourceFacts,
+    SubjectFacts,
+)
 
-if TYPE_CHECKING:
-    from bundles.canonical import JsonValue
-
-
-class Effect(StrEnum):
-    """What a decision does to the call, strongest first."""
-
-    DENY = "DENY"
-    REQUIRE_STEP_UP = "REQUIRE_STEP_UP"
-    REQUIRE_HITL = "REQUIRE_HITL"
-    THROTTLE = "THROTTLE"
-    ROUTE = "ROUTE"
-    ALLOW = "ALLOW"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Reason:
-    """Why: a stable code, the rule that held, and words for people."""
-
-    code: str
-    rule: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalObligation:
-    """Who must approve, how long there is to decide and to use it, and what happens on approval."""
-
-    chains: tuple[str, ...]
-    decide_within_seconds: int = 86_400
-    use_within_seconds: int = 900
-    on_approval: str = "grant"
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """An accepted decision: an effect this version enforces, sorted reasons, and its obligations."""
-
-    effect: Effect
-    reasons: tuple[Reason, ...] = ()
-    approval: ApprovalObligation | None = None
-    cache_seconds: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SubjectFacts:
-    """Who asks, as the verified token says."""
-
-    type: str
-    id: str
-    tenant: str
-    workspace: str
-    environment: str
-    roles: tuple[str, ...] = ()
-    acr: str | None = None
-    amr: tuple[str, ...] = ()
-    auth_time: int | None = None
-    on_behalf_of: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ActionFacts:
-    """What is asked for, as the signed connector manifest says."""
-
-    name: str
-    mode: str
-    risk: str = "medium"
-    reversible: bool = False
-    idempotent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceFacts:
-    """What it is done to, and where."""
-
-    type: str
-    id: str
-    connector: str
-    instance: str
-    placement: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyInput:
-    """One question. ``time_unix`` is in seconds (fractions are kept to milliseconds), ``zone`` an IANA name.
-
-    Facts that are absent (``None``) are left out of the document, so that ``not input.context.ticket`` holds in Rego.
-    """
-
-    subject: SubjectFacts
-    action: ActionFacts
-    resource: ResourceFacts
-    args: Mapping[str, JsonValue]
-    time_unix: float
-    call: str
-    ticket: str | None = None
-    run: Mapping[str, JsonValue] | None = None
-    approval: Mapping[str, JsonValue] | None = None
-    request: Mapping[str, JsonValue] | None = None
-    zone: str = "UTC"
-
-
-def encode_input(policy_input: PolicyInput) -> bytes:
-    """The input document's bytes; raises ``InputRefused``."""
-    raise NotImplementedError(policy_input)
-
-
-def parse_decision(raw: bytes, *, chains: Mapping[str, JsonValue]) -> Decision:
-    """Accept a decision document; raises ``DecisionRefused``."""
-    raise NotImplementedError(raw, chains)
+__all__ = [
+    "ActionFacts",
+    "ApprovalObligation",
+    "Decision",
+    "Effect",
+    "PolicyInput",
+    "Reason",
+    "ResourceFacts",
+    "SubjectFacts",
+    "encode_document",
+    "encode_input",
+    "parse_decision",
+]
