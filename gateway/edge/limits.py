@@ -23,7 +23,6 @@ class EdgeLimits:
     headers_max_count: int = 100
     body_max_bytes: int = 1 << 20
     connections_max: int = 4_096
-    pipelined_max: int = 8
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,7 +1,7 @@
 """The one canonicaliser of request targets: what is classified and decided is, byte for byte, what is sent.
 
-Guarantees: a `CanonicalTarget` has one reading only. Everything that two parsers might read differently (dot segments,
-encoded separators, null bytes, path parameters, doubled slashes, double encoding, raw non-ASCII) is refused, not mended.
+Guarantees: a `CanonicalTarget` has one reading only. Whatever two parsers might read differently (dot segments, encoded
+separators, null bytes, path parameters, doubled slashes, double encoding, raw non-ASCII) is refused, not mended.
 Leaves to the caller: which values a manifest's path parameters admit.
 """
 
@@ -18,7 +18,9 @@ QUERY_MAX_PAIRS = 256
 
 # RFC 3986 pchar and "/" without ";" (path parameters are read differently by different servers).
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)+")
-_QUERY = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]^|{}`\"<>\\]|%[0-9A-Fa-f]{2})*")
+# RFC 3986 query without ";" (a separator to some servers), with the brackets and bars that clients leave bare.
+_QUERY = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]^|{}]|%[0-9A-Fa-f]{2})*")
+_ABSOLUTE = re.compile(r"(?i:https?)://([^/?#@\\\s]+)(/[^\s]*|\?[^\s]*)?")
 _FORBIDDEN_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb]|25|0[0-9A-Fa-f]|1[0-9A-Fa-f]|7[Ff])")
 _SAFE_SEGMENT = re.compile(r"[A-Za-z0-9\-_~!$&'()*+,=:@.]*")
 
@@ -55,6 +57,25 @@ def canonical_path(raw_target: str, *, uri_max_bytes: int = URI_MAX_BYTES) -> Ca
         raise refusal("malformed_request", "the path holds an encoded separator, percent sign or control character")
     segments = _segments(path)
     return CanonicalTarget(path, segments, raw_query, _pairs(raw_query) if mark else ())
+
+
+def origin_form(raw_target: str, host: str | None) -> str:
+    """The origin-form of a target that may be in absolute-form.
+
+    Raises `malformed_request` for an absolute-form to another authority than the Host header's, and for the forms of
+    OPTIONS and CONNECT.
+
+    Source: RFC 9112 §3.2; §3.2.2 makes the absolute-form's authority win over Host, so both must agree.
+    """
+    if raw_target.startswith("/"):
+        return raw_target
+    match = _ABSOLUTE.fullmatch(raw_target)
+    if match is None:
+        raise refusal("malformed_request", "the request target is neither a path nor a URL")
+    if host is None or match.group(1).lower() != host.strip().lower():
+        raise refusal("malformed_request", "the request target names another host")
+    rest = match.group(2) or "/"
+    return rest if rest.startswith("/") else "/" + rest
 
 
 def _segments(path: str) -> tuple[str, ...]:

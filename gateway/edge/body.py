@@ -1,0 +1,75 @@
+"""Head and body of a request as the flow reads them from the server.
+
+Guarantees: a body is read whole only up to a limit, streamed otherwise; a body that ends early, is cut, malformed or
+too slow is a refusal. Leaves deadlines to `server`, parsing to `connectors.arguments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
+
+from gateway.edge.headers import RequestHead
+from gateway.edge.problem import refusal
+from gateway.edge.url import URI_MAX_BYTES, canonical_path, origin_form
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def request_head(request: web.BaseRequest, *, uri_max_bytes: int = URI_MAX_BYTES) -> RequestHead:
+    """The head of a request in its canonical reading.
+
+    Raises the refusals of `canonical_path` and `origin_form`; `check_head` is the caller's next step.
+    """
+    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.raw_headers)
+    raw_target = request.raw_path
+    if not raw_target.startswith("/"):
+        raw_target = origin_form(raw_target, request.headers.get("Host"))
+    return RequestHead(request.method, canonical_path(raw_target, uri_max_bytes=uri_max_bytes), headers, request.remote)
+
+
+def has_body(request: web.BaseRequest) -> bool:
+    """Whether the request's framing announces a body."""
+    return request.can_read_body or not request.content.at_eof()
+
+
+async def read_body(request: web.BaseRequest, max_bytes: int) -> bytes:
+    """The whole body, at most `max_bytes` long.
+
+    Raises refusals `body_too_large`, `too_slow` and `malformed_request` (ended early, or trailers).
+    """
+    declared = request.content_length
+    if declared is not None and declared > max_bytes:
+        raise refusal("body_too_large", f"the body is larger than {max_bytes} bytes")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in stream_body(request):
+        size += len(chunk)
+        if size > max_bytes:
+            raise refusal("body_too_large", f"the body is larger than {max_bytes} bytes")
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def stream_body(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    """The body in pieces as they come, without buffering beyond the connection's window.
+
+    Raises the refusals of `read_body` except `body_too_large`.
+
+    Source: RFC 9110 §10.1.1: the interim answer 100 goes out when the body is first wanted, and never before.
+    """
+    content = request.content
+    if not content.is_eof() and request.headers.get("Expect", "").lower() == "100-continue":
+        if request.transport is not None and not content.total_bytes:
+            request.transport.write(_CONTINUE)
+    while True:
+        try:
+            chunk = await content.readany()
+        except (RequestPayloadError, ConnectionError) as error:
+            raise refusal("malformed_request", "the body ended early") from error
+        if chunk:
+            yield chunk
+        elif content.at_eof():
+            return
