@@ -12,11 +12,11 @@ import hashlib
 import json
 import math
 import re
-from typing import Final, TypeAlias, Union
+from typing import Final, TypeAlias
 
 import orjson
 
-JsonValue: TypeAlias = Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]
+JsonValue: TypeAlias = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 SAFE_INTEGER_MAX: Final = 2**53 - 1
 

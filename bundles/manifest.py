@@ -21,7 +21,10 @@ PARAMETER_PATTERN: Final = r"[A-Za-z0-9._~@:-]+"
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\+?)\}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _LITERAL = re.compile(r"[A-Za-z0-9._~@:$!()*,&=+-]+")
-_TOKEN_PLACE = r"(bearer|token|basic|basic_password|basic_user|ticket|x-api-key|api-key|(header|query|form|cookie):[A-Za-z0-9_.-]+)"
+_TOKEN_PLACE = (
+    r"(bearer|token|basic|basic_password|basic_user|ticket|x-api-key|api-key|"
+    r"(header|query|form|cookie):[A-Za-z0-9_.-]+)"
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 ActionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)+$", max_length=128)]
