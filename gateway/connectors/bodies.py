@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from bundles.canonical import JsonValue, StrictJsonError, parse_strict, sha256_hex
-from bundles.manifest import Arguments
+from bundles.manifest import Action, Arguments
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
 
@@ -35,6 +35,7 @@ MEDIA_TYPES: Final = {
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _MEDIA_TYPE = re.compile(rf"\s*({_TOKEN}/{_TOKEN})\s*((?:;\s*{_TOKEN}=(?:{_TOKEN}|\"[^\"\\\r\n]*\")\s*)*);?\s*")
 _PARAMETER = re.compile(rf";\s*({_TOKEN})=({_TOKEN}|\"[^\"\\\r\n]*\")\s*")
+_BODIED = frozenset({"POST", "PUT", "PATCH"})
 _UTF8 = frozenset({"utf-8", "utf8"})
 _FORM_BODY = re.compile(rb"(?:[^;%\x00-\x20\x7f-\xff]|%[0-9A-Fa-f]{2})*")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=?-]{1,70}")
@@ -50,6 +51,14 @@ class Body:
 
 
 NO_BODY: Final = Body(None, False)
+
+
+def takes_stream(action: Action) -> bool:
+    """Whether a body of `action` passes unread: none is declared, yet its method carries one.
+
+    For every other action a body must be read and parsed, or be empty (rule 1: nothing undeclared rides along).
+    """
+    return action.arguments.body == "none" and action.match.method in _BODIED
 
 
 def parse_body(arguments: Arguments, content_type: str | None, raw: bytes | None) -> Body:
