@@ -1,0 +1,231 @@
+"""Real processes for end-to-end tests: a starter directory, the stand-ins, a gate.
+
+Everything listens on loopback, on ports the system gives out. Only the configuration file is edited, as a user would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 40.0
+STOP_SECONDS = 40.0
+COMMAND_SECONDS = 120.0
+POLL_SECONDS = 0.05
+
+
+class StartFailed(Exception):
+    """A process ended, or did not answer in time; the text holds what it printed."""
+
+
+def tidegate(
+    *arguments: str, token: str = "", gate: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one `tidegate` command as a user would; never raises for its exit status."""
+    environment = child_environment()
+    if token:
+        environment["TIDEGATE_TOKEN"] = token
+    if gate:
+        environment["TIDEGATE_GATE"] = gate
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        cwd=cwd or ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a child: ours, without this run's settings and without proxies."""
+    dropped = ("TIDEGATE_", "COVERAGE_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    kept["PYTHONPATH"] = str(ROOT)
+    kept["NO_COLOR"] = "1"
+    return kept
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def init_directory(directory: Path) -> Path:
+    """Write a starter directory and give it free ports."""
+    done = tidegate("init", str(directory))
+    if done.returncode:
+        raise StartFailed(f"tidegate init: {done.stdout}{done.stderr}")
+    edit_config(
+        directory,
+        {"listen": {"gate": f"127.0.0.1:{free_port()}", "console": None, "metrics": f"127.0.0.1:{free_port()}"}},
+    )
+    return directory
+
+
+def edit_config(directory: Path, changes: Mapping[str, Any]) -> None:
+    """Merge `changes` into `tidegate.yaml`, one level of sections deep."""
+    path = directory / "tidegate.yaml"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for section, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(document.get(section), dict):
+            for key, entry in value.items():
+                if isinstance(entry, Mapping) and isinstance(document[section].get(key), dict):
+                    document[section][key] = {**document[section][key], **entry}
+                else:
+                    document[section][key] = entry
+        else:
+            document[section] = value
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The configuration document as written."""
+    document: dict[str, Any] = yaml.safe_load((directory / "tidegate.yaml").read_text(encoding="utf-8"))
+    return document
+
+
+def _await(process: subprocess.Popen[bytes], log: Path, ready: Any) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StartFailed(f"ended with {process.returncode}: {log.read_text(errors='replace')[-4000:]}")
+        if ready():
+            return
+        time.sleep(POLL_SECONDS)
+    process.kill()
+    process.wait()
+    raise StartFailed(f"not ready after {START_SECONDS} s: {log.read_text(errors='replace')[-4000:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    return process.returncode
+
+
+@dataclass(frozen=True, slots=True)
+class StandIns:
+    """The stand-in services and where each listens."""
+
+    ports: Mapping[str, int]
+
+    @classmethod
+    @contextmanager
+    def start(cls, directory: Path) -> Iterator[StandIns]:
+        """Run them all on free ports until the end of the block."""
+        ports_file, log = directory / "ports.json", directory / "standins.log"
+        command = [sys.executable, "-m", "examples.standins", "--ports-file", str(ports_file)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=ROOT, env=child_environment(), stdout=output, stderr=output)
+        try:
+            _await(process, log, lambda: ports_file.is_file() and ports_file.read_text().strip().endswith("}"))
+            yield cls(json.loads(ports_file.read_text()))
+        finally:
+            _end(process)
+
+
+def point_at_stand_ins(directory: Path, stand_ins: StandIns) -> None:
+    """Put the stand-ins' ports into the configuration's instances."""
+    configured = read_config(directory)["instances"]
+    changed = {
+        name: {"base_url": f"http://127.0.0.1:{stand_ins.ports[name]}"}
+        for name in configured
+        if name in stand_ins.ports
+    }
+    edit_config(directory, {"instances": changed})
+
+
+@dataclass(slots=True)
+class GateProcess:
+    """A running gate: its directory, its address, its process."""
+
+    directory: Path
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    _tokens: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    @classmethod
+    @contextmanager
+    def start(cls, directory: Path) -> Iterator[GateProcess]:
+        """Run a gate on `directory` until the end of the block; graceful stop at its end."""
+        running = cls.spawn(directory)
+        try:
+            yield running
+        finally:
+            _end(running.process)
+
+    @classmethod
+    def spawn(cls, directory: Path) -> GateProcess:
+        """Start a gate and wait until it is ready; the caller ends it."""
+        url = f"http://{read_config(directory)['listen']['gate']}"
+        log = directory / "gate.log"
+        command = [sys.executable, "-m", "cli.main", "gateway", "run", "--config", str(directory / "tidegate.yaml")]
+        with log.open("ab") as output:
+            process = subprocess.Popen(command, cwd=directory, env=child_environment(), stdout=output, stderr=output)
+        _await(process, log, lambda: _ready(url))
+        return cls(directory, url, process, log)
+
+    def kill(self) -> None:
+        """End it as a crash does: no signal handler runs."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end and give its exit status."""
+        return _end(self.process)
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self.directory / "tidegate.yaml"
+
+    def token(self, subject: str, *roles: str, environment: str = "test", tenant: str = "acme") -> str:
+        """A development token, made by the command line once and kept."""
+        key = (subject, environment, tenant, *roles)
+        if key not in self._tokens:
+            wanted = ["--subject", subject, "--tenant", tenant, "--workspace", "ops", "--environment", environment]
+            for role in roles:
+                wanted += ["--role", role]
+            done = tidegate("token", "--config", str(self.config), *wanted)
+            if done.returncode:
+                raise StartFailed(f"tidegate token: {done.stdout}{done.stderr}")
+            self._tokens[key] = done.stdout.strip()
+        return self._tokens[key]
+
+    def instance(self, name: str) -> str:
+        """The base URL of an instance, as a client is given it."""
+        return f"{self.url}/c/{name}"
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
