@@ -1,8 +1,8 @@
 """The decision document, read as a closed world.
 
-Guarantees that a ``Decision`` exists only for a document of exactly the documented shape whose effect and obligations this
-version enforces; whatever else a policy answers is refused and the call denied. Reasons come out sorted, because sets leave
-the embedded engine unordered and both engines must give the same record.
+Guarantees that a ``Decision`` exists only for a document of exactly the documented shape whose effect and obligations
+this version enforces; whatever else a policy answers is refused and the call denied. Reasons come out sorted, because
+sets leave the embedded engine unordered and both engines must give the same record.
 
 ``decision_malformed``: unknown effect, unknown obligation, wrong type, an obligation missing that the effect needs, one
 present that the effect contradicts, an unknown chain. ``not_supported``: well-formed, but not enforced yet.

@@ -1,7 +1,7 @@
 """The port behind which policy engines stand.
 
-Guarantees nothing by itself: it says what an engine owes. An engine takes the input document's bytes and gives the bytes of
-exactly one decision document, or raises; there is no third outcome that could be mistaken for permission.
+Guarantees nothing by itself: it says what an engine owes. An engine takes the input document's bytes and gives the
+bytes of exactly one decision document, or raises; there is no third outcome that could be mistaken for permission.
 """
 
 from __future__ import annotations
@@ -47,4 +47,4 @@ class PolicyEngine(Protocol):
         """The engine's name as records and metrics show it."""
 
     def prepare(self, bundle: TrustedBundle) -> PreparedPolicy:
-        """Load a bundle. Raises ``PolicyRefused`` when the engine's rules refuse it. May take long: call it in a thread."""
+        """Load a bundle. Raises ``PolicyRefused`` when the engine refuses it. May take long: call it in a thread."""

@@ -1,8 +1,9 @@
 """What a decision can end in besides a decision.
 
-Guarantees that every failure of this package is one of these types and carries a stable ``code``, shared by metrics, logs
-and problem documents. Split by what the caller does: an engine that failed or a policy that is missing refuses the call,
-a bundle that cannot be prepared leaves the old one in place, a decision that does not count becomes a denial.
+Guarantees that every failure of this package is one of these types and carries a stable ``code``, shared by metrics,
+logs and problem documents. Split by what the caller does: an engine that failed or a policy that is missing refuses
+the call, a bundle that cannot be prepared leaves the old one in place, a decision that does not count becomes a
+denial.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class InputRefused(PdpError):
 class DecisionRefused(PdpError):
     """A decision document that does not count; the call is denied with ``reason_code`` as the reason.
 
-    ``decision_malformed`` is a document outside the contract, ``not_supported`` one inside it that this version does not
-    enforce, ``no_decision`` an answer without a document.
+    ``decision_malformed`` is a document outside the contract, ``not_supported`` one inside it that this version does
+    not enforce, ``no_decision`` an answer without a document.
     """
 
     def __init__(self, reason_code: str, detail: str = "") -> None:

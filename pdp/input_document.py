@@ -1,11 +1,11 @@
 """The input document: AuthZEN's four parts plus arguments, made from facts and written as bytes.
 
-Guarantees that the bytes are one JSON object of bounded size and depth in which every number is finite and every integral
-number is written as an integer, whatever the facts held; and that ``context.time`` and ``context.clock`` are the same
-instant. Leaves the truth of the facts to whoever verified them.
+Guarantees that the bytes are one JSON object of bounded size and depth in which every number is finite and every
+integral number is written as an integer, whatever the facts held; and that ``context.time`` and ``context.clock`` are
+the same instant. Leaves the truth of the facts to whoever verified them.
 
-**Security**: an engine treats input that does not parse as undefined, which a policy made of denials alone would allow. So
-a caller's bytes never reach an engine: values are checked here and serialised again.
+**Security**: an engine treats input that does not parse as undefined, which a policy made of denials alone would
+allow. So a caller's bytes never reach an engine: values are checked here and serialised again.
 **Source**: OpenID AuthZEN 1.0 for ``subject``, ``action`` and ``resource``; RFC 3339 for ``context.time``.
 """
 
@@ -144,7 +144,7 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _checked(document: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """A copy, lying at ``depth``, that every engine reads the same way. No recursion: the depth is the caller's choice."""
+    """A copy, lying at ``depth``, that every engine reads alike. No recursion: the depth is the caller's choice."""
     if not isinstance(document, Mapping):
         raise InputRefused("the input document or a part of it is not an object")
     top: dict[str, Any] = {}

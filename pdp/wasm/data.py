@@ -1,0 +1,66 @@
+"""A bundle's data as the embedded engine gets it.
+
+Guarantees one JSON object in which integral numbers are written as integers: the engine's array index, ``substring``
+and ``array.slice`` are undefined for ``1.0``. Leaves the shape of the data to the build's and the bundle's own
+checks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pdp.errors import PolicyRefused
+
+if TYPE_CHECKING:
+    from bundles.canonical import JsonValue
+
+_MAYBE_INTEGRAL = re.compile(rb"[0-9](?:\.0[,\]}]|\.0\Z|e[0-9+])")
+
+
+def encode_data(data: Mapping[str, JsonValue]) -> bytes:
+    """The data's bytes; raises ``PolicyRefused`` when it is no object of JSON values.
+
+    Written in pieces of the second level, so that 20 MB do not hold the interpreter in one stretch.
+    """
+    if not isinstance(data, Mapping):
+        raise PolicyRefused("the bundle's data is not an object", code="policy_data_invalid")
+    try:
+        return b"".join(_pieces(data))
+    except (TypeError, ValueError) as refused:
+        raise PolicyRefused(f"the bundle's data is not JSON: {refused}", code="policy_data_invalid") from refused
+
+
+def _pieces(data: Mapping[str, JsonValue]) -> Iterator[bytes]:
+    separator = b"{"
+    for name, value in data.items():
+        yield separator + orjson.dumps(name) + b":"
+        if isinstance(value, dict) and value:
+            inner = b"{"
+            for key, item in value.items():
+                yield inner + orjson.dumps(key) + b":" + _written(item)
+                inner = b","
+            yield b"}"
+        else:
+            yield _written(value)
+        separator = b","
+    yield b"}" if data else b"{}"
+
+
+def _written(value: JsonValue) -> bytes:
+    raw = orjson.dumps(value)
+    return orjson.dumps(_integral(value)) if _MAYBE_INTEGRAL.search(raw) else raw
+
+
+def _integral(value: Any) -> Any:
+    """Bounded depth: a bundle's JSON was parsed under a depth limit before it came here."""
+    if isinstance(value, dict):
+        return {key: _integral(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_integral(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

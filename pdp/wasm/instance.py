@@ -1,0 +1,250 @@
+"""One instance of a compiled policy, with its data loaded, answering questions through OPA's one-shot ABI.
+
+Guarantees that loading and every single decision run under fuel and a memory cap, the start function included, and
+that no address the module gives is followed outside its memory. An instance that raised must not be asked again:
+whoever owns it discards it. It belongs to one thread at a time.
+
+**Source**: OPA's WebAssembly ABI 1.2 and later: ``opa_eval`` resets the heap to the pointer it is given.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+import wasmtime
+
+from pdp.errors import EngineFailed, PolicyRefused
+from pdp.wasm.calls import EvalCall, TypedCall, UncheckedCall, describe, native
+from pdp.wasm.limits import WasmLimits
+
+ABI = (1, 2)
+PAGE_BYTES = 65_536
+_HEADROOM_BYTES = 256 << 10
+_FIRST_READ_BYTES = 2_048
+_TEXT_MAX_BYTES = 1 << 20
+_ALIGNMENT = 8
+_JSON_FORMAT = 0
+_EXPORTS = (
+    "opa_eval",
+    "opa_malloc",
+    "opa_json_parse",
+    "opa_json_dump",
+    "opa_heap_ptr_get",
+    "opa_heap_ptr_set",
+    "builtins",
+    "entrypoints",
+)
+_BUILTIN_IMPORTS = {f"opa_builtin{count}": count + 2 for count in range(5)}
+
+
+class PolicyInstance:
+    """A sandbox holding one policy and its data."""
+
+    def __init__(
+        self, engine: wasmtime.Engine, module: wasmtime.Module, data: bytes, limits: WasmLimits, *, unchecked: bool
+    ) -> None:
+        """Instantiate and load; raises ``PolicyRefused`` for what is not admitted, ``EngineFailed`` for traps."""
+        self._limits = limits
+        self._aborted: str | None = None
+        self._memory: wasmtime.Memory | None = None
+        self._functions: dict[str, wasmtime.Func] = {}
+        self._entrypoints: dict[str, Any] = {}
+        self._store = wasmtime.Store(engine)
+        self._context = self._store._context()
+        self._base = native("wasmtime_memory_data")
+        self._base.restype = ctypes.c_void_p
+        self._set_fuel = native("wasmtime_context_set_fuel")
+        try:
+            self._start(module, unchecked)
+            self._admit()
+            self._load(data)
+        except (wasmtime.Trap, wasmtime.WasmtimeError, _Aborted) as failed:
+            self.close()
+            raise EngineFailed(self._abort_reason() or describe(failed)) from failed
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Free the instance's memory; a store left to the garbage collector would keep it for long."""
+        self._store.close()
+
+    def _abort_reason(self) -> str | None:
+        """What a callback left behind when it stopped the sandbox."""
+        return self._aborted
+
+    def evaluate(self, entrypoint: int, input_bytes: bytes) -> bytes:
+        """The raw answer to one encoded input document; raises ``EngineFailed``."""
+        length = len(input_bytes)
+        if length > self._room:
+            self._make_room(length)
+        ctypes.memmove(self._base(self._context, self._memory_ref) + self._heap, input_bytes, length)
+        error = self._set_fuel(self._context, self._limits.decision_fuel)
+        if error:
+            raise EngineFailed(describe(wasmtime.WasmtimeError._from_ptr(error)))
+        after_input = self._heap + length + -length % _ALIGNMENT
+        try:
+            address = self._eval(0, entrypoint, self._data, self._heap, length, after_input, _JSON_FORMAT)
+        except EngineFailed as failed:
+            raise EngineFailed(self._aborted or failed.detail) from failed
+        except _Aborted as failed:
+            raise EngineFailed(self._aborted or "aborted") from failed
+        if self._aborted is not None:
+            raise EngineFailed(self._aborted)
+        return self._text(address, self._limits.answer_max_bytes)
+
+    def entrypoint(self, name: str) -> int | None:
+        """The number of an entry point, if the module has it."""
+        number = self._entrypoints.get(name)
+        return number if isinstance(number, int) else None
+
+    def _start(self, module: wasmtime.Module, unchecked: bool) -> None:
+        """Create the memory the module imports and run its start function, both already bounded."""
+        limits = self._limits
+        self._store.set_limits(memory_size=limits.load_memory_max_bytes, instances=1, memories=1, tables=4)
+        self._store.set_fuel(limits.load_fuel)
+        imports = [self._import(wanted) for wanted in module.imports]
+        memory = self._memory
+        if not isinstance(memory, wasmtime.Memory):
+            raise PolicyRefused("the module imports no memory", code="policy_wasm_invalid")
+        self._memory_ref = ctypes.byref(memory._memory)
+        exports = wasmtime.Instance(self._store, module, imports).exports(self._store)
+        self._check_abi(exports)
+        for name in _EXPORTS:
+            function = exports.get(name)
+            if not isinstance(function, wasmtime.Func):
+                raise PolicyRefused(f"the module does not export {name}", code="policy_wasm_invalid")
+            self._functions[name] = function
+        call: Callable[[wasmtime.Store, wasmtime.Func], EvalCall] = UncheckedCall if unchecked else TypedCall
+        self._eval = call(self._store, self._functions["opa_eval"])
+
+    def _import(self, wanted: wasmtime.ImportType) -> Any:
+        """What the host gives the module: a memory, a way to abort, and builtin calls that always abort."""
+        kind = wanted.type
+        if wanted.module == "env" and wanted.name == "memory" and isinstance(kind, wasmtime.MemoryType):
+            pages = min(kind.limits.max or PAGE_BYTES, self._limits.load_memory_max_bytes // PAGE_BYTES)
+            if kind.limits.min > pages:
+                raise PolicyRefused("the module asks for more memory than allowed", code="policy_wasm_invalid")
+            self._memory = wasmtime.Memory(self._store, wasmtime.MemoryType(wasmtime.Limits(kind.limits.min, pages)))
+            return self._memory
+        if wanted.module == "env" and isinstance(kind, wasmtime.FuncType):
+            words = [str(word) for word in kind.params]
+            if wanted.name in ("opa_abort", "opa_println") and words == ["i32"] and not kind.results:
+                return wasmtime.Func(self._store, kind, self._abort if wanted.name == "opa_abort" else _ignore)
+            if words == ["i32"] * _BUILTIN_IMPORTS.get(wanted.name or "", -1):
+                return wasmtime.Func(self._store, kind, self._refuse_builtin)
+        raise PolicyRefused(f"the module imports {wanted.module}.{wanted.name}", code="policy_import_unknown")
+
+    def _abort(self, address: int) -> None:
+        self._aborted = f"aborted: {self._text(address & 0xFFFFFFFF, 256, strict=False).decode('utf-8', 'replace')}"
+        raise _Aborted(self._aborted)
+
+    def _refuse_builtin(self, *_: int) -> int:
+        self._aborted = "aborted: a builtin that is not native was called"
+        raise _Aborted(self._aborted)
+
+    def _check_abi(self, exports: Mapping[str, object]) -> None:
+        versions = []
+        for name in ("opa_wasm_abi_version", "opa_wasm_abi_minor_version"):
+            value = exports.get(name)
+            versions.append(value.value(self._store) if isinstance(value, wasmtime.Global) else None)
+        if versions[0] != ABI[0] or not isinstance(versions[1], int) or versions[1] < ABI[1]:
+            raise PolicyRefused(f"the module's ABI is {versions}, {list(ABI)} is needed", code="policy_wasm_invalid")
+
+    def _admit(self) -> None:
+        """Refuse a module that would call builtins of the host: only what is native in it is in the profile."""
+        builtins = self._object("builtins")
+        if builtins:
+            names = ", ".join(sorted(builtins)[:8])
+            raise PolicyRefused(f"builtins outside the profile: {names}", code="policy_builtin_unknown")
+        self._entrypoints = self._object("entrypoints")
+
+    def _object(self, export: str) -> dict[str, Any]:
+        address = self._word("opa_json_dump", self._word(export))
+        try:
+            value = orjson.loads(self._text(address, _TEXT_MAX_BYTES))
+        except orjson.JSONDecodeError as refused:
+            raise PolicyRefused(f"the module's {export} are not JSON", code="policy_wasm_invalid") from refused
+        if not isinstance(value, dict):
+            raise PolicyRefused(f"the module's {export} are not an object", code="policy_wasm_invalid")
+        return value
+
+    def _load(self, data: bytes) -> None:
+        """Parse data once; what it leaves on the heap is the floor that every decision starts from."""
+        address = self._word("opa_malloc", len(data))
+        self._write(address, data)
+        self._data = self._word("opa_json_parse", address, len(data))
+        if self._data == 0:
+            raise PolicyRefused("the bundle's data does not parse", code="policy_data_invalid")
+        floor = self._word("opa_heap_ptr_get")
+        self._heap = floor + -floor % _ALIGNMENT
+        loaded = self._size()
+        self._store.set_limits(
+            memory_size=loaded + _HEADROOM_BYTES + self._limits.decision_memory_max_bytes,
+            instances=1,
+            memories=1,
+            tables=4,
+        )
+        self._room = 0
+        self._make_room(_HEADROOM_BYTES)
+
+    def _make_room(self, length: int) -> None:
+        """Let the module itself grow its heap for an input of ``length``.
+
+        Growing the memory from outside would leave the allocator's idea of its end behind, and every later allocation
+        of a decision would then grow the memory by a page.
+        """
+        try:
+            self._store.set_fuel(self._limits.decision_fuel)
+            self._word("opa_heap_ptr_set", self._heap)
+            self._word("opa_malloc", length + _ALIGNMENT)
+            self._word("opa_heap_ptr_set", self._heap)
+        except (wasmtime.Trap, wasmtime.WasmtimeError, _Aborted) as failed:
+            raise EngineFailed(self._aborted or describe(failed)) from failed
+        if self._heap + length > self._size():
+            raise EngineFailed("no room for the input document")
+        self._room = length
+
+    def _word(self, name: str, *arguments: int) -> int:
+        result = self._functions[name](self._store, *arguments)
+        return result & 0xFFFFFFFF if isinstance(result, int) else 0
+
+    def _size(self) -> int:
+        return 0 if self._memory is None else self._memory.data_len(self._store)
+
+    def _write(self, address: int, data: bytes) -> None:
+        if address == 0 or address + len(data) > self._size():
+            raise EngineFailed("the module gave an address outside its memory")
+        ctypes.memmove(self._base(self._context, self._memory_ref) + address, data, len(data))
+
+    def _text(self, address: int, most: int, *, strict: bool = True) -> bytes:
+        """The bytes from ``address`` to the next NUL, never past the memory's end or ``most``."""
+        memory = self._memory
+        size = 0 if memory is None else memory.data_len(self._store)
+        if memory is None or not 0 < address < size:
+            raise EngineFailed("the module gave an address outside its memory")
+        base = ctypes.addressof(memory.data_ptr(self._store).contents)
+        available = min(most + 1, size - address)
+        chunk = min(_FIRST_READ_BYTES, available)
+        while True:
+            read = ctypes.string_at(base + address, chunk)
+            end = read.find(b"\0")
+            if end >= 0:
+                return read[:end]
+            if chunk == available:
+                break
+            chunk = min(chunk * 8, available)
+        if strict:
+            raise EngineFailed("the engine's answer has no end")
+        return read
+
+
+class _Aborted(Exception):
+    """Raised inside a callback so that the sandbox stops; never leaves this module."""
+
+
+def _ignore(_: int) -> None:
+    """A policy's ``print`` goes nowhere: it could carry arguments into a log."""

@@ -1,0 +1,26 @@
+"""The bounds of the embedded engine.
+
+Guarantees only that every bound has a name, a unit and a default. The deadline is counted in instructions (wasmtime's
+fuel), so the same question gives the same answer on a loaded and on an idle machine, and in a replay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WasmLimits:
+    """What one decision and one load may use."""
+
+    decision_fuel: int = 50_000_000
+    """Instructions of one decision, about 14 ms; an ordinary one needs under 100,000."""
+    decision_memory_max_bytes: int = 32 << 20
+    """What a decision may add to the memory that loading left behind."""
+    load_fuel: int = 20_000_000_000
+    """Instructions of the start function and of parsing data, about 5 s; 20 MB of data need 2,000,000,000."""
+    load_memory_max_bytes: int = 1 << 30
+    """Memory after loading; data takes about 18 times its size."""
+    wasm_max_bytes: int = 64 << 20
+    answer_max_bytes: int = 1 << 20
+    stack_max_bytes: int = 512 << 10
