@@ -149,13 +149,14 @@ class CallFields:
 class HeldCall:
     """A call that a decision holds, as the flow hands it to `ApprovalService.open_or_attach`.
 
-    `subject_json` is the subject as shown to approvers (`{"type","id","issuer","roles","on_behalf_of"}`); `actors` are
+    `issuer` is that of the subject's token; `subject_json` is the subject as shown to approvers (`{"type","id","issuer","roles","on_behalf_of"}`); `actors` are
     all current and nested actors: none of them may vote. `chain_json` is the chain of the bundle as JSON text.
     `stated_reason` is `Tidegate-Reason`: the caller's own words, untrusted.
     """
 
     fields: CallFields
     call: str
+    issuer: str
     subject_json: str
     actors: tuple[str, ...]
     reasons: tuple[Reason, ...]
@@ -192,6 +193,20 @@ class Approval:
     def log(self) -> LogId:
         """The (tenant, workspace) that owns it."""
         return (self.held.fields.tenant, self.held.fields.workspace)
+
+    @property
+    def requester(self) -> str:
+        """Who asked, as one key: issuer and subject."""
+        return f"{self.held.issuer}\n{self.held.fields.subject}"
+
+    @property
+    def deadline(self) -> int:
+        """When the current open state ends by itself; 0 once it has ended."""
+        if self.state is ApprovalState.PENDING:
+            return self.decide_by
+        if self.state is ApprovalState.APPROVED and self.use_by is not None:
+            return self.use_by
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

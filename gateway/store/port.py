@@ -231,6 +231,14 @@ class RaiseSequence:
     sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class MarkUnknown:
+    """The end of this call cannot be known: its open intent is closed, its key and status row say so. Used by recovery."""
+
+    log: LogId
+    call: str
+
+
 StoreEffect = (
     ClaimKey
     | SettleKey
@@ -242,6 +250,7 @@ StoreEffect = (
     | SetSwitch
     | ClearSwitch
     | RaiseSequence
+    | MarkUnknown
 )
 
 
@@ -253,7 +262,7 @@ class BatchItem:
     effects: tuple[StoreEffect, ...] = field(default=())
 
 
-BatchResult = Appended | StoreConflict
+BatchResult = Appended | StoreConflict | StoreUnavailable
 
 
 class BatchAppender(Protocol):
@@ -263,11 +272,11 @@ class BatchAppender(Protocol):
         """Open for writing in the calling thread. Errors: `StoreUnavailable`."""
 
     def append_batch(self, items: Sequence[BatchItem]) -> list[BatchResult]:
-        """Commit a batch durably in one transaction, one result per item. Errors: `StoreUnavailable`; then no
-        item was acknowledged."""
+        """Commit a batch durably in one transaction, one result per item (`StoreUnavailable` for new work below the
+        low-water mark of free disk). Errors: `StoreUnavailable`; then no item was acknowledged."""
 
     def tidy(self) -> None:
-        """Housekeeping off the hot path, while nothing waits. Errors: `StoreUnavailable`."""
+        """Housekeeping and the check of the file while nothing waits. Errors: `StoreUnavailable`."""
 
     def close_writer(self) -> None:
         """Close the writing side; the calling thread is the one that opened it."""

@@ -1,0 +1,40 @@
+"""A stored answer as bytes.
+
+Guarantees: what goes in comes out; a body above the bound is never stored, and the caller is told by getting no effect.
+"""
+
+from __future__ import annotations
+
+from gateway.errors import GateUnavailable
+from gateway.ledger.record import LogId
+from gateway.store.port import ANSWER_MAX_BYTES, SaveAnswer, StoredAnswer
+
+import orjson
+
+
+class AnswerBroken(GateUnavailable):
+    """Stored bytes are no answer."""
+
+
+def save_answer_effects(log: LogId, call: str, answer: StoredAnswer) -> tuple[SaveAnswer, ...]:
+    """The effect that keeps an answer, or none when its body is larger than `ANSWER_MAX_BYTES`."""
+    return () if len(answer.body) > ANSWER_MAX_BYTES else (SaveAnswer(log, call, answer),)
+
+
+def encode_answer(answer: StoredAnswer) -> bytes:
+    """One line of JSON (status, headers), then the body as it came."""
+    return orjson.dumps({"status": answer.status, "headers": answer.headers}) + b"\n" + answer.body
+
+
+def decode_answer(data: bytes) -> StoredAnswer:
+    """The answer of `encode_answer`'s bytes. Errors: `AnswerBroken`."""
+    head, mark, body = data.partition(b"\n")
+    try:
+        members = orjson.loads(head)
+        headers = tuple((str(name), str(value)) for name, value in members["headers"])
+        status = members["status"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise AnswerBroken("a stored answer cannot be read") from error
+    if not mark or type(status) is not int:
+        raise AnswerBroken("a stored answer cannot be read")
+    return StoredAnswer(status=status, headers=headers, body=body)
