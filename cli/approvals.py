@@ -70,7 +70,9 @@ def _detail(console: Console, found: dict[str, Any]) -> None:
     for reason in found.get("reasons") or []:
         console.print(f"[bold]       why[/bold]  {shown(reason.get('code'))}: {shown(reason.get('message'))}")
     for step in (found.get("chain") or {}).get("steps", []):
-        console.print(f"[bold]      step[/bold]  {shown(step['id'])}: {shown(step['state'])}, needs {shown(_plain(step['needs']))}")
+        console.print(
+            f"[bold]      step[/bold]  {shown(step['id'])}: {shown(step['state'])}, needs {shown(_plain(step['needs']))}"
+        )
     console.print(f"[bold]    digest[/bold]  {shown(found['action_digest'])}")
 
 
@@ -84,7 +86,11 @@ def _vote(approval: str, decision: str, reason: str, digest: str, client: GateCl
     )
     vote = {"decision": decision, "reason": reason, "action_digest": seen}
     voted = at_gate(lambda: client.request("POST", f"/v1/approvals/{approval}/votes", vote).json(), as_json=as_json)
-    emit(as_json, voted, lambda console: console.print(f"{shown(voted['id'])} is now [bold]{shown(voted['state'])}[/bold]"))
+    emit(
+        as_json,
+        voted,
+        lambda console: console.print(f"{shown(voted['id'])} is now [bold]{shown(voted['state'])}[/bold]"),
+    )
 
 
 @app.command()

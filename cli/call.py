@@ -63,7 +63,9 @@ def call(
 def _say(console: Console, answer: dict[str, Any]) -> None:
     console.print(f"call {shown(answer['id'])}: [bold]{shown(answer['state'])}[/bold] ({shown(answer['effect'])})")
     if answer.get("approval"):
-        console.print(f"waiting for approval {shown(answer['approval']['id'])}; send the same call again once it is approved")
+        console.print(
+            f"waiting for approval {shown(answer['approval']['id'])}; send the same call again once it is approved"
+        )
     if answer.get("status") is not None:
         console.print(f"the service answered {answer['status']}")
         console.print(shown(json.dumps(answer.get("response"), indent=2, ensure_ascii=False)))

@@ -26,7 +26,8 @@ JSON_OPTION = typer.Option(False, "--json", help="Print one JSON object and noth
 def shown(text: object) -> str:
     """Text with control, format and tag characters written as ``\\u{…}``, and console markup disarmed."""
     plain = "".join(
-        f"\\u{{{ord(character):x}}}" if unicodedata.category(character) in _HIDDEN else character for character in str(text)
+        f"\\u{{{ord(character):x}}}" if unicodedata.category(character) in _HIDDEN else character
+        for character in str(text)
     )
     return escape(plain)
 

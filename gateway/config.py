@@ -74,7 +74,9 @@ class Issuer(_Section):
     issuer: str = Field(min_length=1)
     audience: str = Field(min_length=1)
     jwks: SourceReference
-    algorithms: list[Literal["EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]] = [
+    algorithms: list[
+        Literal["EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
+    ] = [
         "EdDSA",
         "ES256",
         "RS256",

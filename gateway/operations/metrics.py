@@ -49,7 +49,9 @@ class Metrics:
             "tidegate_approval_chain_step_decided", "Votes that decided a step.", ["decision"], registry=make
         )
         self.dispatch_retry = Counter("tidegate_dispatch_retry", "Dispatches sent again.", registry=make)
-        self.dispatch_unknown = Counter("tidegate_dispatch_unknown", "Dispatches whose outcome is unknown.", registry=make)
+        self.dispatch_unknown = Counter(
+            "tidegate_dispatch_unknown", "Dispatches whose outcome is unknown.", registry=make
+        )
         self.unauthenticated = Counter(
             "tidegate_unauthenticated", "Refusals before anybody was identified.", ["code"], registry=make
         )

@@ -1,0 +1,241 @@
+"""The flow of one call, top to bottom as page 2 lists it; it yields commands and holds no I/O.
+
+Guarantees: nothing is sent before a decision that allows it, and no write before its intent is durable; the outcome is
+durable before a whole answer goes out; a refusal after identity is recorded. Every command that cannot be performed ends
+the flow with a `Refusal`. Leaves performing to `gateway.flow.driver`.
+"""
+
+from __future__ import annotations
+
+from bundles.canonical import JsonValue
+from gateway.approvals.digest import action_digest, chain_digest
+from gateway.approvals.model import Approval, ApprovalState
+from gateway.approvals.render import rfc3339
+from gateway.edge.problem import refusal
+from gateway.errors import Refusal
+from gateway.flow.answering import deliver
+from gateway.flow.commands import AppendIntent, AppendRecord, AskPolicy, AwaitApproval, OpenOrAttach, ReadBody
+from gateway.flow.describe import (
+    Recorder,
+    call_fields,
+    call_row,
+    chain_json,
+    early_refusal,
+    held_call,
+    policy_input,
+    with_body,
+)
+from gateway.flow.dispatching import dispatch, refuse_killed
+from gateway.flow.events import ApprovalRead, BodyRead, Flow, PolicyAnswered, expect
+from gateway.flow.once import KeyScope, key_effects, key_scope, look_up, replay
+from gateway.flow.prepare import begin_proxy, prepare_api, prepare_proxy
+from gateway.flow.values import ApiRequest, Finished, FlowContext, GovernedCall, ProxyRequest, Trace
+from gateway.store.port import CallState, SaveCall, StoreConflict, StoreEffect
+from pdp.documents import Effect
+from pdp.prepared import Decided
+
+
+def proxy_flow(request: ProxyRequest, trace: Trace, context: FlowContext) -> Flow[Finished]:
+    """A request on ``/c/{instance}/…`` from its head to its answer."""
+    subject, found, reader = yield from begin_proxy(request, context.limits)
+    trace.subject = subject
+    try:
+        call = yield from prepare_proxy(request, subject, found, reader, context.limits)
+    except Refusal as refused:
+        yield from _record_early(trace, refused)
+        raise
+    return (yield from _governed(call, trace, context))
+
+
+def api_flow(request: ApiRequest, trace: Trace, context: FlowContext) -> Flow[Finished]:
+    """A governed call in our own words, its caller identified already."""
+    trace.subject = request.subject
+    try:
+        call = prepare_api(request)
+    except Refusal as refused:
+        yield from _record_early(trace, refused)
+        raise
+    return (yield from _governed(call, trace, context))
+
+
+def _record_early(trace: Trace, refused: Refusal) -> Flow[None]:
+    if trace.subject is not None:
+        yield from _append_refusal(AppendRecord(early_refusal(trace, trace.subject, refused.code)), refused)
+        trace.settled = True
+
+
+def _append_refusal(command: AppendRecord, refused: Refusal) -> Flow[None]:
+    """A refusal stands whether or not it can be recorded: nothing is sent either way."""
+    try:
+        yield command
+    except Refusal as failed:
+        raise refused from failed
+
+
+def _governed(call: GovernedCall, trace: Trace, context: FlowContext) -> Flow[Finished]:
+    trace.action, trace.mode = call.action.name, call.action.mode
+    recorder = Recorder(call, trace, context.tenant_key(call.subject.tenant))
+    try:
+        return (yield from _enforce(call, trace, context, recorder))
+    except Refusal as refused:
+        if not trace.settled:
+            yield from _append_refusal(_refusal_record(call, trace, recorder, refused), refused)
+            trace.settled = True
+        raise
+
+
+def _refusal_record(call: GovernedCall, trace: Trace, recorder: Recorder, refused: Refusal) -> AppendRecord:
+    effects: tuple[StoreEffect, ...] = ()
+    if call.channel == "api" or trace.approval_id is not None:
+        state: CallState = "held" if refused.code == "approval_required" else "refused"
+        effects = (SaveCall(call_row(call, trace, state, code=refused.code, status=None)),)
+    return AppendRecord(recorder.draft("refusal", code=refused.code), effects)
+
+
+def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: Recorder) -> Flow[Finished]:
+    """Controls, decision, hold, intent, dispatch, answer."""
+    yield from refuse_killed(call)
+    scope = key_scope(call)
+    if call.outbound.streamed and scope is not None:
+        call = yield from _spooled(call, context)
+    if scope is not None:
+        scope = KeyScope(scope.scope, scope.digest_of(call), scope.keep_seconds)
+        earlier = yield from look_up(call, scope)
+        if earlier is not None:
+            return (yield from _replayed(call, trace, recorder, earlier))
+    decided = yield from _decide(call, trace, now=call.received_unix, approval=None)
+    approval: Approval | None = None
+    if decided.decision.effect is Effect.REQUIRE_HITL:
+        if call.outbound.streamed:
+            call = yield from _spooled(call, context)
+        approval = yield from _hold(call, trace, context, decided)
+    if call.action.mode == "read" and approval is None and scope is None:
+        began = yield from dispatch(call, trace, context, recorder, scope, approval)
+        return (yield from deliver(call, trace, context, recorder, began, scope))
+    try:
+        yield from _intend(call, trace, recorder, scope, approval)
+    except StoreConflict as conflict:
+        if conflict.code == "replay":
+            return (yield from _replayed(call, trace, recorder, conflict.call))
+        raise refusal(conflict.code, conflict.detail) from conflict
+    began = yield from dispatch(call, trace, context, recorder, scope, approval)
+    return (yield from deliver(call, trace, context, recorder, began, scope))
+
+
+def _spooled(call: GovernedCall, context: FlowContext) -> Flow[GovernedCall]:
+    body = expect((yield ReadBody(context.limits.body_max_bytes)), BodyRead).body
+    return with_body(call, body)
+
+
+def _replayed(call: GovernedCall, trace: Trace, recorder: Recorder, earlier: str) -> Flow[Finished]:
+    """The first answer again, if current policy would still let the call out or had it approved before."""
+    yield from _decide(call, trace, now=call.received_unix, approval=None)
+    return (yield from replay(call, trace, recorder, earlier))
+
+
+def _decide(call: GovernedCall, trace: Trace, *, now: float, approval: Approval | None) -> Flow[Decided]:
+    """Ask, and refuse everything but ALLOW and REQUIRE_HITL; no other effect is enforced by this version."""
+    decided = expect((yield AskPolicy(policy_input(call, now=now, approval=approval))), PolicyAnswered).decided
+    trace.decided = decided
+    effect = decided.decision.effect
+    if effect is Effect.ALLOW or (effect is Effect.REQUIRE_HITL and decided.decision.approval is not None):
+        return decided
+    reasons = reasons_of(decided)
+    if effect is not Effect.DENY:
+        reasons = [{"code": "not_supported", "rule": "", "message": f"{effect.value} is not enforced by this gate"}]
+    raise refusal("denied", "", reasons=reasons, decision=decided.decision_id)
+
+
+def reasons_of(decided: Decided) -> list[dict[str, str]]:
+    """The reasons as callers see them."""
+    return [{"code": r.code, "rule": r.rule, "message": r.message} for r in decided.decision.reasons]
+
+
+def _hold(call: GovernedCall, trace: Trace, context: FlowContext, decided: Decided) -> Flow[Approval]:
+    """An approval that may be used now, decided again with it; or a refusal that says what is missing."""
+    obligation = decided.decision.approval
+    if obligation is None or len(obligation.chains) != 1:
+        raise refusal("denied", "several chains at once are not enforced by this gate", reasons=_not_supported())
+    chain = context.chains().get(obligation.chains[0])
+    held = held_call(call, decided, obligation, chain)
+    read = expect((yield OpenOrAttach(held)), ApprovalRead)
+    trace.approval_id = read.approval.id
+    if read.approval.state is ApprovalState.PENDING:
+        seconds = _wait_seconds(call, context)
+        if seconds > 0:
+            read = expect((yield AwaitApproval(call.log, read.approval.id, seconds)), ApprovalRead)
+    if read.approval.state is not ApprovalState.APPROVED or not read.caller_connected:
+        raise not_released(read.approval, decided)
+    again = yield from _decide(call, trace, now=read.at_unix, approval=read.approval)
+    if again.decision.effect is Effect.REQUIRE_HITL:
+        _check_same_chain(read.approval, again, context.chains())
+    return read.approval
+
+
+def _not_supported() -> list[dict[str, str]]:
+    return [{"code": "not_supported", "rule": "", "message": "this gate does not enforce it yet"}]
+
+
+def _check_same_chain(approval: Approval, again: Decided, chains: dict[str, JsonValue]) -> None:
+    """A changed bundle that still holds the call needs no new vote unless the chain changed (page 5)."""
+    obligation = again.decision.approval
+    names = obligation.chains if obligation is not None else ()
+    if names != (approval.held.chain_name,):
+        raise refusal("stale_state", "the policy now asks for another chain of approval")
+    if chain_digest(names[0], chain_json(chains.get(names[0]))) != approval.chain_digest:
+        raise refusal("stale_state", "the chain of approval has changed since people voted")
+
+
+def _wait_seconds(call: GovernedCall, context: FlowContext) -> int:
+    if call.prefer.wait_seconds is not None:
+        return min(call.prefer.wait_seconds, context.limits.hold_max_seconds)
+    if call.prefer.respond_async or call.channel == "api":
+        return 0
+    return min(call.plan.manifest.hold_budget_seconds, context.limits.hold_max_seconds)
+
+
+def not_released(approval: Approval, decided: Decided) -> Refusal:
+    """Why a held call does not go out now, with everything its caller needs to go on."""
+    codes = {
+        ApprovalState.DENIED: "approval_denied",
+        ApprovalState.EXPIRED: "approval_expired",
+        ApprovalState.WITHDRAWN: "approval_denied",
+    }
+    details = {
+        "id": approval.id,
+        "url": f"/v1/approvals/{approval.id}",
+        "state": approval.state.value,
+        "decide_by": rfc3339(approval.decide_by),
+        "action_digest": approval.action_digest,
+    }
+    return refusal(
+        codes.get(approval.state, "approval_required"),
+        _denial_words(approval),
+        approval=details,
+        reasons=reasons_of(decided),
+        decision=decided.decision_id,
+    )
+
+
+def _denial_words(approval: Approval) -> str:
+    for step in approval.steps:
+        for vote in step.votes:
+            if vote.decision == "deny" and vote.reason:
+                return vote.reason
+    return ""
+
+
+def _intend(
+    call: GovernedCall, trace: Trace, recorder: Recorder, scope: KeyScope | None, approval: Approval | None
+) -> Flow[None]:
+    """Make the intent durable; with it the key is claimed and the approval used up. Switches are read again after."""
+    effects: list[StoreEffect] = list(key_effects(call, scope))
+    if call.channel == "api" or approval is not None:
+        effects.append(SaveCall(call_row(call, trace, "dispatching", code=None, status=None)))
+    digest = ""
+    if approval is not None:
+        digest = action_digest(call_fields(call), approval.salt)
+        if digest != approval.action_digest:
+            raise refusal("stale_state", "what would be sent is not what was approved")
+    yield AppendIntent(recorder.draft("intent"), tuple(effects), approval, digest)
+    trace.intended = True

@@ -1,0 +1,187 @@
+"""What the flow asks of the world, one value per request; `gateway.flow.driver` performs them.
+
+Guarantees: commands are frozen and say everything that is needed. A command that cannot be performed makes the driver
+throw the typed error into the flow; every other end is an event of `gateway.flow.events`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.approvals.model import Approval, HeldCall
+from gateway.edge.headers import HeaderPairs
+from gateway.flow.values import GovernedCall, Outbound
+from gateway.ledger.record import LogId, RecordDraft
+from gateway.store.port import StoreEffect
+from pdp.documents import PolicyInput
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBody:
+    """Read the whole request body, at most `max_bytes`. → BodyRead"""
+
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyToken:
+    """Verify a token, fetching unknown keys once. → Identified"""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class RedeemTicket:
+    """Use an upload ticket up. → Identified"""
+
+    ticket: str
+    instance: str
+    action: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSwitches:
+    """The kill switches that are set for a tenant now. → SwitchesRead"""
+
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpClaim:
+    """What is known of an idempotency key. → ClaimRead"""
+
+    log: LogId
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAnswer:
+    """The stored answer of an earlier call. → AnswerLoaded"""
+
+    log: LogId
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskPolicy:
+    """Ask the bundle in force. → PolicyAnswered"""
+
+    policy_input: PolicyInput
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOrAttach:
+    """Open an approval for a held call or attach to the open one of the same call. → ApprovalRead"""
+
+    held: HeldCall
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitApproval:
+    """Wait until an approval is no longer pending, at most `seconds`. → ApprovalRead"""
+
+    log: LogId
+    approval_id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRecord:
+    """Make a record and its effects durable. → RecordAppended"""
+
+    draft: RecordDraft
+    effects: tuple[StoreEffect, ...] = ()
+    after_side_effect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AppendIntent:
+    """Make an intent durable, using up the approval it stands on. → RecordAppended"""
+
+    draft: RecordDraft
+    effects: tuple[StoreEffect, ...]
+    approval: Approval | None
+    action_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send the call to its instance. → AnswerBegan | DispatchFailed"""
+
+    call: GovernedCall
+    outbound: Outbound
+
+
+@dataclass(frozen=True, slots=True)
+class DropAnswer:
+    """Discard the answer that has begun, and its connection. → Done"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAnswer:
+    """Read the answer that has begun, at most `max_bytes`. → AnswerRead | DispatchFailed"""
+
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteAnswer:
+    """Put the gate's addresses (and upload tickets) where the answer names the upstream. → AnswerRewritten"""
+
+    call: GovernedCall
+    headers: HeaderPairs
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BeginStream:
+    """Send status line and headers to the caller. → Done"""
+
+    status: int
+    headers: HeaderPairs
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAnswer:
+    """Pass the rest of the answer on, after what was read of it, without its terminator. → AnswerRelayed"""
+
+    prefix: bytes
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndStream:
+    """End the caller's answer: properly, or cut without its terminator. → Done"""
+
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait before a retry. → Done"""
+
+    seconds: float
+
+
+Command = (
+    ReadBody
+    | VerifyToken
+    | RedeemTicket
+    | ReadSwitches
+    | LookUpClaim
+    | LoadAnswer
+    | AskPolicy
+    | OpenOrAttach
+    | AwaitApproval
+    | AppendRecord
+    | AppendIntent
+    | Dispatch
+    | DropAnswer
+    | ReadAnswer
+    | RewriteAnswer
+    | BeginStream
+    | RelayAnswer
+    | EndStream
+    | Pause
+)

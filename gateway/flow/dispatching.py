@@ -1,0 +1,140 @@
+"""Sending a call that may go out: switches once more, attempts as the manifest allows, and how failures are recorded.
+
+Guarantees: a non-idempotent action is sent again only when nothing was sent or on 429 (page 12, rule 4); switches and
+the decision are asked again before each retry (rule 12); however dispatching ends without an answer, an outcome is recorded
+before the caller hears of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.approvals.model import Approval
+from gateway.edge.problem import refusal
+from gateway.errors import Refusal
+from gateway.flow.commands import AppendRecord, AskPolicy, Dispatch, DropAnswer, Pause, ReadSwitches
+from gateway.flow.describe import Recorder, call_row, policy_input
+from gateway.flow.events import AnswerBegan, DispatchFailed, Flow, PolicyAnswered, SwitchesRead, expect
+from gateway.flow.once import KeyScope
+from gateway.flow.values import FlowContext, GovernedCall, Trace
+from gateway.store.port import CallState, SaveCall, SettleKey, StoreEffect, SwitchRow
+from pdp.documents import Effect
+
+RETRY_STATUSES: Final = frozenset({502, 503, 504})
+RETRY_DELAY_MAX_SECONDS: Final = 30.0
+
+
+def refuse_killed(call: GovernedCall) -> Flow[None]:
+    """Refuse `killed` while a switch covers the call."""
+    switches = expect((yield ReadSwitches(call.subject.tenant)), SwitchesRead).switches
+    if switches:
+        check_switches(switches, call)
+
+
+def check_switches(switches: tuple[SwitchRow, ...], call: GovernedCall) -> None:
+    """Raise `killed` when one of `switches` covers the call."""
+    root = f"tenant/{call.subject.tenant}"
+    connector = call.plan.manifest.connector
+    covering = {
+        root,
+        f"{root}/connector/{connector}",
+        f"{root}/action/{call.action.name}",
+        f"{root}/subject/{call.subject.id}",
+    }
+    if call.subject.on_behalf_of is not None:
+        covering.add(f"{root}/subject/{call.subject.on_behalf_of}")
+    for switch in switches:
+        if switch.tenant == call.subject.tenant and switch.scope in covering:
+            raise refusal("killed", f"the switch {switch.scope} is set")
+
+
+def dispatch(
+    call: GovernedCall,
+    trace: Trace,
+    context: FlowContext,
+    recorder: Recorder,
+    scope: KeyScope | None,
+    approval: Approval | None,
+) -> Flow[AnswerBegan]:
+    """Send the call until it is answered; a refusal when it is not, with the outcome recorded."""
+    try:
+        if trace.intended:
+            yield from refuse_killed(call)
+        return (yield from _attempts(call, trace, approval))
+    except Refusal as refused:
+        yield from record_failure(call, trace, recorder, scope, refused)
+        raise
+
+
+def _attempts(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[AnswerBegan]:
+    retry = call.plan.manifest.retry
+    attempts = 1 if call.outbound.streamed else retry.max_attempts
+    for attempt in range(1, attempts + 1):
+        event = yield Dispatch(call, call.outbound)
+        last = attempt == attempts
+        if isinstance(event, AnswerBegan):
+            trace.sent = True
+            if last or not _status_may_retry(call, event.status):
+                return event
+            yield DropAnswer()
+        else:
+            failed = expect(event, DispatchFailed)
+            trace.sent = trace.sent or failed.kind != "not_sent"
+            if last or not _failure_may_retry(call, failed):
+                raise failure(call, failed)
+        trace.retries += 1
+        yield Pause(min(retry.base_delay_ms / 1000 * 2 ** (attempt - 1), RETRY_DELAY_MAX_SECONDS))
+        yield from refuse_killed(call)
+        yield from _still_allowed(call, trace, approval)
+    raise refusal("upstream_failed", "the manifest allows no attempt")
+
+
+def _still_allowed(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[None]:
+    question = policy_input(call, now=call.received_unix, approval=approval)
+    decided = expect((yield AskPolicy(question)), PolicyAnswered).decided
+    trace.decided = decided
+    effect = decided.decision.effect
+    if effect is Effect.ALLOW or (effect is Effect.REQUIRE_HITL and approval is not None):
+        return
+    raise refusal("denied", "policy no longer allows this call", decision=decided.decision_id)
+
+
+def _status_may_retry(call: GovernedCall, status: int) -> bool:
+    return status == 429 or (call.action.idempotent and status in RETRY_STATUSES)
+
+
+def _failure_may_retry(call: GovernedCall, failed: DispatchFailed) -> bool:
+    if failed.code == "egress_forbidden":
+        return False
+    return failed.kind == "not_sent" or call.action.idempotent
+
+
+def failure(call: GovernedCall, failed: DispatchFailed) -> Refusal:
+    """What the caller hears: a write that may have happened is `outcome_unknown`, never a plain failure."""
+    if failed.kind != "not_sent" and call.action.mode == "write" and not call.action.idempotent:
+        return refusal("outcome_unknown", f"{failed.detail}; whether the service acted is not known")
+    return refusal(failed.code, failed.detail)
+
+
+def record_failure(
+    call: GovernedCall, trace: Trace, recorder: Recorder, scope: KeyScope | None, refused: Refusal
+) -> Flow[None]:
+    """Record how a call ended that got no answer through; the key is free again only if nothing can have happened."""
+    if trace.settled:
+        return
+    unknown = refused.code == "outcome_unknown"
+    effects: list[StoreEffect] = []
+    if scope is not None and trace.intended:
+        result = "unknown" if unknown else "released" if not trace.sent or call.action.idempotent else "done"
+        effects.append(_settle(call, scope, result))
+    if call.channel == "api" or trace.approval_id is not None:
+        state: CallState = "unknown" if unknown else "refused"
+        effects.append(SaveCall(call_row(call, trace, state, code=refused.code, status=None)))
+    kind = "outcome" if trace.intended else "call"
+    draft = recorder.draft(kind, code=refused.code)  # type: ignore[arg-type]
+    yield AppendRecord(draft, tuple(effects), after_side_effect=trace.sent)
+    trace.settled = True
+
+
+def _settle(call: GovernedCall, scope: KeyScope, result: str) -> SettleKey:
+    return SettleKey(call.log, scope.scope, call.call_id, result)  # type: ignore[arg-type]
