@@ -6,6 +6,7 @@ from gateway.egress.addresses import AddressClass, address_classes, check_addres
 from gateway.egress.dialer import PoolLimits, UpstreamPool, UpstreamPools
 from gateway.egress.errors import UpstreamError, UpstreamFailed, UpstreamNotSent, UpstreamTimeout
 from gateway.egress.exchange import UpstreamResponse, UpstreamTimeouts
+from gateway.egress.fetch import fetch_document
 from gateway.egress.resolver import Resolver, SystemResolver
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "address_classes",
     "check_address",
     "classify_address",
+    "fetch_document",
 ]
