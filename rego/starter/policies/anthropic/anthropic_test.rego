@@ -1,0 +1,19 @@
+package policies.anthropic_test
+
+import data.policies.anthropic
+
+asked(roles, args) := {"subject": {"properties": {"roles": roles}}, "args": args}
+
+test_models_are_allowed_for_developers if {
+	asking := asked(["developer"], {"model": "m", "max_tokens": 32768})
+	count(anthropic.allow) == 1 with input as asking
+	count(anthropic.deny) == 0 with input as asking
+}
+
+test_models_are_not_allowed_without_the_role if {
+	count(anthropic.allow) == 0 with input as asked(["triage"], {"model": "m"})
+}
+
+test_answers_longer_than_the_limit_are_denied if {
+	count(anthropic.deny) == 1 with input as asked(["developer"], {"model": "m", "max_tokens": 32769})
+}

@@ -1,0 +1,50 @@
+# The gate itself: its operations are actions like any other, granted by role and by nothing else.
+package policies.tidegate
+
+allow contains {"code": "role", "message": concat(" ", ["the role", role, "grants this operation"])} if {
+	some role in input.subject.properties.roles
+	input.action.name in operations[role]
+}
+
+# Whoever may call may see what became of their calls and take back what they asked for.
+caller := {
+	"tidegate.call.create",
+	"tidegate.call.read",
+	"tidegate.approval.read",
+	"tidegate.approval.withdraw",
+	"tidegate.enforcement.read",
+}
+
+operations := {
+	"triage": caller,
+	"developer": caller,
+	"approver": (caller | {"tidegate.approval.vote"}),
+	"operator": (caller | {
+		"tidegate.approval.vote",
+		"tidegate.switch.read",
+		"tidegate.switch.set",
+		"tidegate.switch.clear",
+		"tidegate.simulate.run",
+		"tidegate.metrics.read",
+		"tidegate.ledger.read",
+	}),
+	"auditor": {
+		"tidegate.call.read",
+		"tidegate.approval.read",
+		"tidegate.enforcement.read",
+		"tidegate.switch.read",
+		"tidegate.simulate.run",
+		"tidegate.simulate.subject",
+		"tidegate.simulate.rules",
+		"tidegate.metrics.read",
+		"tidegate.ledger.read",
+	},
+	"publisher": {
+		"tidegate.enforcement.read",
+		"tidegate.bundle.read",
+		"tidegate.bundle.publish",
+		"tidegate.simulate.run",
+		"tidegate.simulate.subject",
+		"tidegate.simulate.rules",
+	},
+}

@@ -1,0 +1,48 @@
+package policies.tidegate_test
+
+import data.policies.tidegate as gate
+
+granted(role, action) if {
+	elements := gate.allow with input as {"subject": {"properties": {"roles": [role]}}, "action": {"name": action}}
+	count(elements) == 1
+}
+
+test_callers_see_their_calls if {
+	every role in ["triage", "developer", "approver", "operator"] {
+		granted(role, "tidegate.call.read")
+		granted(role, "tidegate.approval.withdraw")
+	}
+}
+
+test_approvers_and_operators_vote if {
+	every role in ["approver", "operator"] {
+		granted(role, "tidegate.approval.vote")
+	}
+}
+
+test_nobody_else_votes if {
+	every role in ["triage", "developer", "auditor", "publisher", "guest"] {
+		not granted(role, "tidegate.approval.vote")
+	}
+}
+
+test_only_operators_set_switches if {
+	granted("operator", "tidegate.switch.set")
+	every role in ["triage", "developer", "approver", "auditor", "publisher", "guest"] {
+		not granted(role, "tidegate.switch.set")
+		not granted(role, "tidegate.switch.clear")
+	}
+}
+
+test_auditors_read_the_ledger_and_change_nothing if {
+	granted("auditor", "tidegate.ledger.read")
+	every action in ["tidegate.switch.set", "tidegate.approval.withdraw", "tidegate.call.create"] {
+		not granted("auditor", action)
+	}
+}
+
+test_unknown_operations_are_granted_to_nobody if {
+	every role in ["triage", "developer", "approver", "operator", "auditor", "publisher"] {
+		not granted(role, "tidegate.ledger.erase")
+	}
+}
