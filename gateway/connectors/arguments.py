@@ -29,6 +29,7 @@ MESSAGE_MAX_CHARACTERS: Final = 300
 
 _COMPOSITION = frozenset({"allOf", "anyOf", "oneOf", "if", "$ref", "dependentSchemas"})
 _CONVERTED = frozenset({"integer", "number", "boolean"})
+_BOOLEANS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -42,8 +43,10 @@ def gather(
     """The arguments of one request: body fields ∪ path parameters ∪ query parameters.
 
     `query` is decoded, without the caller's token. `body` is None for a streamed body, which is no argument. Text from
-    the path, the query and forms becomes a number or boolean exactly where the schema declares one and the text is its
-    only spelling. Raises `Refusal` ``malformed_request``, ``body_too_large`` or ``arguments_invalid``.
+    the path, the query and forms becomes an integer or boolean where the schema declares one and the text is a plain
+    spelling of it (``7``, ``true``, ``1``).
+
+    Raises `Refusal` ``malformed_request``, ``body_too_large`` or ``arguments_invalid``.
     """
     return gather_parsed(action, path_arguments, query, parse_body(action.arguments, content_type, body))
 
@@ -116,14 +119,14 @@ def _check_source(name: str, declared: Mapping[str, Any], source: str) -> None:
 
 
 def _convert(text: JsonValue, schema: Any) -> JsonValue:
-    """`text` as the number or boolean its schema declares, if this is the only way to write that value."""
+    """`text` as the integer or boolean its schema declares, if it is a plain spelling of one."""
     if not isinstance(schema, dict) or not isinstance(text, str):
         return text
     kind = schema.get("type")
     if not isinstance(kind, str) or kind not in _CONVERTED:
         return text
     if kind == "boolean":
-        return {"true": True, "false": False}.get(text, text)
+        return _BOOLEANS.get(text, text)
     if text.lstrip("-").isdecimal() and len(text) <= 16 and str(number := int(text)) == text:
         return number
     return text
