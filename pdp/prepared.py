@@ -1,14 +1,70 @@
-"""The policy in force: prepare beside, warm, swap in one assignment, ask."""
+"""The policy in force: prepared beside the old one, warmed with its probes, swapped in one assignment, asked.
+
+Guarantees that a bundle answers only after it gave every recorded answer again, that a refused bundle leaves the old
+one in force, and that an answer which is no acceptable decision becomes a denial. Preparing and mending happen in
+threads, so the event loop never waits for either; a question to the embedded engine is answered in line, bounded by
+its fuel. Leaves freshness to the caller beyond the bundle's own ``exp``.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pdp.documents import Decision, Effect, PolicyInput, Reason, encode_document, encode_input, parse_decision
+from pdp.errors import (
+    DecisionRefused,
+    EngineFailed,
+    InputRefused,
+    PdpError,
+    PolicyRefused,
+    PolicyStale,
+    PolicyUnavailable,
+)
+from pdp.probes import check_answer, check_count
 
 if TYPE_CHECKING:
+    from bundles.canonical import JsonValue
     from bundles.trusted_set import TrustedBundle
-    from pdp.documents import Decision, PolicyInput
-    from pdp.engine import PolicyEngine
+    from pdp.engine import PolicyEngine, PreparedPolicy
+
+REFUSED_BY = "tidegate.decision_document"
+"""The rule that a denial names when the policy's answer does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One decision document's bytes, and the engine's own id for it where it gives one."""
+
+    document: bytes
+    decision_id: str | None = None
+
+
+class RemotePolicy(Protocol):
+    """One bundle as an engine outside this process answers for it."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name."""
+
+    async def ask(self, input_bytes: bytes) -> Answer:
+        """Answer one question; raises ``EngineFailed``."""
+
+    async def close(self) -> None:
+        """Let questions under way finish, then free the connection."""
+
+
+@runtime_checkable
+class RemoteEngine(Protocol):
+    """An engine outside this process."""
+
+    async def connect(self, bundle: TrustedBundle) -> RemotePolicy:
+        """Make sure that it can answer for ``bundle``; raises ``PolicyRefused``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +89,193 @@ class ActiveBundle:
     engine: str
 
 
-class PolicyPlane:
-    """Holds the one policy in force and answers questions with it."""
+@dataclass(frozen=True, slots=True)
+class _InForce:
+    active: ActiveBundle
+    policy: RemotePolicy
+    chains: Mapping[str, JsonValue]
 
-    def __init__(self, engine: PolicyEngine) -> None:
+
+def _new_id() -> str:
+    return secrets.token_hex(16)
+
+
+class PolicyPlane:
+    """Holds the one policy in force and answers questions with it. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        engine: PolicyEngine | RemoteEngine,
+        *,
+        now: Callable[[], float] = time.time,
+        seconds: Callable[[], float] = time.perf_counter,
+        new_id: Callable[[], str] = _new_id,
+    ) -> None:
+        """``now`` gives Unix seconds, ``seconds`` a steady clock for durations."""
         self._engine = engine
+        self._now = now
+        self._seconds = seconds
+        self._new_id = new_id
+        self._loading = asyncio.Lock()
+        self._in_force: _InForce | None = None
 
     async def load(self, bundle: TrustedBundle) -> None:
         """Prepare ``bundle``, run its probes, put it in force; raises ``PolicyRefused`` and keeps the old one."""
-        raise NotImplementedError(bundle)
+        async with self._loading:
+            check_count(bundle.probes)
+            policy = await self._prepared(bundle)
+            chains = bundle.data.get("chains")
+            fresh = _InForce(ActiveBundle(bundle, policy.name), policy, chains if isinstance(chains, dict) else {})
+            replaced, self._in_force = self._in_force, fresh
+            if replaced is not None:
+                await replaced.policy.close()
 
     async def decide(self, policy_input: PolicyInput) -> Decided:
-        """Answer one question; raises ``PdpError``."""
-        raise NotImplementedError(policy_input)
+        """Answer one question.
+
+        Raises ``PolicyUnavailable``, ``PolicyStale``, ``EngineFailed`` or ``InputRefused``; an answer that is no
+        acceptable decision comes back as a denial with ``decision_malformed`` or ``not_supported`` as its reason.
+        """
+        started = self._seconds()
+        return await self._decided(encode_input(policy_input), started)
+
+    async def decide_document(self, document: Mapping[str, Any]) -> Decided:
+        """Answer a question that is a whole input document already, as simulation and replay have it."""
+        started = self._seconds()
+        return await self._decided(encode_document(document), started)
 
     def current(self) -> ActiveBundle | None:
         """What is in force, if anything."""
-        raise NotImplementedError
+        return self._in_force.active if self._in_force is not None else None
 
     async def close(self) -> None:
-        """Free the policy in force."""
-        raise NotImplementedError
+        """Free the policy in force; afterwards every question raises ``PolicyUnavailable``."""
+        async with self._loading:
+            replaced, self._in_force = self._in_force, None
+            if replaced is not None:
+                await replaced.policy.close()
+
+    async def _prepared(self, bundle: TrustedBundle) -> RemotePolicy:
+        if isinstance(self._engine, RemoteEngine):
+            return await _connect_and_warm(self._engine, bundle)
+        work = asyncio.get_running_loop().run_in_executor(None, _prepare_and_warm, self._engine, bundle)
+        try:
+            return _InProcess(await asyncio.shield(work))
+        except asyncio.CancelledError:
+            work.add_done_callback(_close_unwanted)
+            raise
+
+    async def _decided(self, input_bytes: bytes, started: float) -> Decided:
+        force, answer = await self._asked(input_bytes)
+        bundle = force.active.bundle
+        try:
+            decision = parse_decision(answer.document, chains=force.chains, cacheable=bundle.cacheable)
+        except DecisionRefused as refused:
+            decision = Decision(Effect.DENY, (Reason(refused.reason_code, REFUSED_BY, refused.detail),))
+        return Decided(
+            decision,
+            bundle.revision,
+            bundle.digest,
+            bundle.sequence,
+            force.active.engine,
+            answer.decision_id or self._new_id(),
+            f"sha256:{hashlib.sha256(input_bytes).hexdigest()}",
+            self._seconds() - started,
+        )
+
+    async def _asked(self, input_bytes: bytes) -> tuple[_InForce, Answer]:
+        while True:
+            force = self._in_force
+            if force is None:
+                raise PolicyUnavailable("no bundle is loaded")
+            expires_at = force.active.bundle.expires_at
+            if expires_at is not None and self._now() >= expires_at:
+                raise PolicyStale("the bundle has expired")
+            try:
+                return force, await force.policy.ask(input_bytes)
+            except EngineFailed:
+                # Closed by a swap while this question waited: the policy now in force answers it.
+                if self._in_force is force:
+                    raise
+
+
+class _InProcess:
+    """A prepared policy asked in line on the loop's thread, mended in another."""
+
+    def __init__(self, policy: PreparedPolicy) -> None:
+        self._policy = policy
+        self._mending: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._policy.name
+
+    async def ask(self, input_bytes: bytes) -> Answer:
+        while not self._policy.ready:
+            await self._mended()
+        try:
+            return Answer(self._policy.decide(input_bytes))
+        except EngineFailed:
+            self._start_mending()
+            raise
+
+    async def close(self) -> None:
+        self._policy.close()
+        if self._mending is not None:
+            await asyncio.wait((self._mending,))
+
+    def _start_mending(self) -> asyncio.Task[None]:
+        if self._mending is None or self._mending.done():
+            self._mending = asyncio.create_task(asyncio.to_thread(self._policy.renew), name="pdp-mend-policy")
+            # Whoever waits sees the failure; without anybody waiting the next question does.
+            self._mending.add_done_callback(_seen)
+        return self._mending
+
+    async def _mended(self) -> None:
+        try:
+            await asyncio.shield(self._start_mending())
+        except PolicyRefused as refused:
+            raise EngineFailed(refused.detail) from refused
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _close_unwanted(work: asyncio.Future[PreparedPolicy]) -> None:
+    if not work.cancelled() and work.exception() is None:
+        work.result().close()
+
+
+def _prepare_and_warm(engine: PolicyEngine, bundle: TrustedBundle) -> PreparedPolicy:
+    policy = engine.prepare(bundle)
+    try:
+        for probe in bundle.probes:
+            check_answer(probe, policy.decide(encode_document(probe.input)))
+    except (EngineFailed, InputRefused) as failed:
+        policy.close()
+        raise _unanswered(failed) from failed
+    except BaseException:
+        policy.close()
+        raise
+    return policy
+
+
+async def _connect_and_warm(engine: RemoteEngine, bundle: TrustedBundle) -> RemotePolicy:
+    policy = await engine.connect(bundle)
+    try:
+        for probe in bundle.probes:
+            check_answer(probe, (await policy.ask(encode_document(probe.input))).document)
+    except (EngineFailed, InputRefused) as failed:
+        await policy.close()
+        raise _unanswered(failed) from failed
+    except BaseException:
+        await policy.close()
+        raise
+    return policy
+
+
+def _unanswered(failed: PdpError) -> PolicyRefused:
+    """A probe that got no answer refuses the bundle as one with a wrong answer does."""
+    return PolicyRefused(f"a probe got no answer: {failed.detail}", code="policy_probe_mismatch")
