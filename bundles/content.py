@@ -108,7 +108,7 @@ def package_of(name: str, source: bytes) -> tuple[str, ...]:
         found = _PACKAGE.fullmatch(text)
         if found is None:
             break
-        return tuple(re.findall(r"[A-Za-z_][A-Za-z0-9_]*|(?<=\[\")[^\"]+", found.group(1)))
+        return tuple(re.findall(r"(?<=\[\")[^\"]+|[A-Za-z_][A-Za-z0-9_]*", found.group(1)))
     raise BundleRefused("bundle_rego_invalid", f"{name} does not begin with its package on one line")
 
 

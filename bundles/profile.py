@@ -1,0 +1,347 @@
+"""The profile: what Rego and data may look like for OPA's Wasm to answer exactly as OPA does.
+
+Guarantees: a bundle without error findings uses none of the constructs that were measured to differ between OPA's two
+engines and that a capabilities file cannot express. Leaves to OPA: builtins (``rego/capabilities.json``), and to the
+build's agreement check: proof on real inputs.
+**Source**: OPA issues 3711 and 6304, and runs of OPA's own cases through both engines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from bundles.canonical import JsonValue
+
+PROFILE: Final = "1"
+FINDINGS_MAX: Final = 200
+NODES_MAX: Final = 1000
+
+_NUMBER_KEY = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_ODD_PATTERN = re.compile(r"\\[CpPQz]|\(\?P?<|\\x00|\\x\{0+\}|\\0|[^\x20-\x7e]")
+_COMPARISONS: Final = frozenset({"equal", "neq", "lt", "lte", "gt", "gte"})
+_REGEX_CALLS: Final = frozenset({"regex.match", "regex.find_all_string_submatch_n", "regex.is_valid"})
+_RESTRICTING: Final = frozenset({"deny", "require_hitl", "require_step_up", "throttle", "redact"})
+_FALLIBLE: Final = frozenset({"div", "rem", "to_number", "numbers.range"})
+_UNCACHED: Final = frozenset({"time", "clock", "facts", "budget", "call", "approval"})
+
+_HARMLESS: Final = frozenset({"declared", "data_index", "compared", "used"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the profile forbids (error) or advises against (warning), with its place."""
+
+    file: str
+    row: int
+    code: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.row}: {self.code}: {self.message}"
+
+
+def lint(ast_by_file: Mapping[str, JsonValue], data: Mapping[str, JsonValue]) -> list[Finding]:
+    """Findings over the syntax trees of the files that go into a bundle (no tests)."""
+    findings: list[Finding] = []
+    for file in sorted(ast_by_file):
+        tree = ast_by_file[file]
+        if not isinstance(tree, dict):
+            continue
+        findings += _lint_package(file, tree)
+        aliases = _data_aliases(tree)
+        for rule in _rules(tree):
+            findings += _lint_rule(file, rule, aliases, data)
+    return findings[:FINDINGS_MAX]
+
+
+def check_data_shapes(data: Mapping[str, JsonValue]) -> list[Finding]:
+    """Findings for object keys that read as numbers, which OPA's store and Wasm look up differently."""
+    findings: list[Finding] = []
+    pending: list[tuple[str, JsonValue]] = [("", dict(data))]
+    while pending and len(findings) < FINDINGS_MAX:
+        pointer, node = pending.pop()
+        if isinstance(node, dict):
+            for key, item in node.items():
+                here = f"{pointer}/{key}"
+                if _NUMBER_KEY.fullmatch(key):
+                    findings.append(Finding("data", 0, "numeric_key", f"{here}: a key that reads as a number"))
+                pending.append((here, item))
+        elif isinstance(node, list):
+            pending += [(f"{pointer}/{index}", item) for index, item in enumerate(node)]
+    return findings
+
+
+def is_cacheable(ast_by_file: Mapping[str, JsonValue]) -> bool:
+    """Whether no file reads a clock, a fact or anything else that changes between two equal questions.
+
+    Anything but a literal path below ``input.context`` counts as reading all of it.
+    """
+    for tree in ast_by_file.values():
+        for node, _ in _walk(tree, 0):
+            if _kind(node) != "ref":
+                continue
+            path = node["value"]
+            if _is_var(path[0], "input") and not _reads_only_steady(path[1:]):
+                return False
+    return True
+
+
+def string_literals(ast_by_file: Mapping[str, JsonValue]) -> list[str]:
+    """Every string a policy compares with or mentions, sorted: what generated inputs should try."""
+    found: set[str] = set()
+    for tree in ast_by_file.values():
+        for node, _ in _walk(tree, 0):
+            if _kind(node) == "string" and isinstance(node.get("value"), str):
+                found.add(node["value"])
+    return sorted(found)
+
+
+def _reads_only_steady(operands: Sequence[Any]) -> bool:
+    if not operands or _kind(operands[0]) != "string":
+        return False
+    if operands[0]["value"] != "context":
+        return True
+    return len(operands) > 1 and _kind(operands[1]) == "string" and operands[1]["value"] not in _UNCACHED
+
+
+def _lint_package(file: str, tree: Mapping[str, Any]) -> Iterator[Finding]:
+    """**Security**: a policy that declared the library's package could redefine what a decision is."""
+    path = [part.get("value") for part in tree.get("package", {}).get("path", [])][1:]
+    folder = file.split("/")
+    expected = ["tidegate"] if folder[0] == "lib" else folder[:2]
+    if path[: len(expected)] != expected:
+        name = ".".join(str(part) for part in path)
+        yield Finding(file, 1, "package_misplaced", f"package {name} does not belong in {'/'.join(folder[:-1])}")
+
+
+def _rules(tree: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for rule in tree.get("rules", []):
+        current: Any = rule
+        while isinstance(current, dict):
+            yield current
+            current = current.get("else")
+
+
+def _lint_rule(
+    file: str, rule: dict[str, Any], aliases: Mapping[str, tuple[str, ...]], data: Mapping[str, JsonValue]
+) -> Iterator[Finding]:
+    uses = _Uses(aliases)
+    own = {key: value for key, value in rule.items() if key != "else"}
+    uses.collect(own)
+    name = str(rule.get("head", {}).get("name", ""))
+    for node, row in _walk(own, _row(rule, 1)):
+        if "with" in node and isinstance(node["with"], list):
+            yield Finding(file, row, "with_outside_test", "`with` belongs in tests only")
+        if _kind(node) == "ref":
+            yield from _lint_reference(file, row, node["value"], uses, data)
+        call = _call(node)
+        if call is not None:
+            yield from _lint_call(file, row, call[0], call[1], restricting=name in _RESTRICTING)
+
+
+def _lint_call(
+    file: str, row: int, operation: str, arguments: Sequence[Any], *, restricting: bool
+) -> Iterator[Finding]:
+    if operation in _REGEX_CALLS and arguments:
+        pattern = arguments[0]
+        if _kind(pattern) != "string" or _ODD_PATTERN.search(pattern["value"]):
+            yield Finding(file, row, "pattern_outside_profile", f"{operation} takes a literal, plain ASCII pattern")
+    if operation == "replace" and not (len(arguments) > 1 and _is_text(arguments[1])):
+        yield Finding(file, row, "empty_replace", "replace takes a literal, non-empty text to look for")
+    if operation == "strings.replace_n" and not (arguments and _has_text_keys(arguments[0])):
+        yield Finding(file, row, "empty_replace", "strings.replace_n takes literal, non-empty texts to look for")
+    if restricting and operation in _FALLIBLE:
+        message = f"{operation} can fail, and a restriction that fails does not hold"
+        yield Finding(file, row, "fallible_restriction", message, "warning")
+
+
+def _lint_reference(
+    file: str, row: int, path: Sequence[Any], uses: _Uses, data: Mapping[str, JsonValue]
+) -> Iterator[Finding]:
+    """opa#3711: OPA's store turns a string into a list index and a number into a key; Wasm does neither."""
+    prefix = uses.data_path(path[0])
+    if prefix is None:
+        return
+    nodes: list[JsonValue] = [dict(data)]
+    for part in prefix:
+        nodes = _step(nodes, part)
+    for operand in path[1:]:
+        if any(isinstance(node, list) for node in nodes) and not uses.is_index(operand):
+            yield Finding(
+                file, row, "list_index", "a list in data is indexed only by a literal or an iteration variable"
+            )
+            return
+        kind = _kind(operand)
+        literal = kind in ("string", "number")
+        nodes = _step(nodes, operand["value"]) if literal else _children(nodes)
+
+
+def _step(nodes: Sequence[JsonValue], key: Any) -> list[JsonValue]:
+    found: list[JsonValue] = []
+    for node in nodes:
+        if isinstance(node, dict) and isinstance(key, str) and key in node:
+            found.append(node[key])
+        elif isinstance(node, list) and isinstance(key, int) and 0 <= key < len(node):
+            found.append(node[key])
+    return found
+
+
+def _children(nodes: Sequence[JsonValue]) -> list[JsonValue]:
+    """What lies one level below; lists stay first so that a cut keeps them."""
+    found: list[JsonValue] = []
+    for node in nodes:
+        found += list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+    found.sort(key=lambda child: not isinstance(child, list))
+    return found[:NODES_MAX]
+
+
+class _Uses:
+    """How each variable of one rule is used; one that may be bound from elsewhere is no iteration variable."""
+
+    def __init__(self, aliases: Mapping[str, tuple[str, ...]]) -> None:
+        self._aliases = aliases
+        self._seen: dict[str, set[str]] = {}
+
+    def data_path(self, head: Any) -> tuple[str, ...] | None:
+        """The path in data a reference begins with, or None when it begins elsewhere."""
+        if _kind(head) != "var":
+            return None
+        return () if head["value"] == "data" else self._aliases.get(head["value"])
+
+    def is_index(self, operand: Any) -> bool:
+        """Whether an operand can only be a number that counts through a list."""
+        kind = _kind(operand)
+        if kind == "number":
+            return True
+        if kind != "var":
+            return False
+        name = operand["value"]
+        return name.startswith("$") or self._seen.get(name, {"bound"}) <= _HARMLESS
+
+    def collect(self, node: Any, use: str = "used") -> None:
+        """Note every variable below ``node``, whose own direct use is ``use``."""
+        if isinstance(node, list):
+            for item in node:
+                self.collect(item)
+        elif not isinstance(node, dict):
+            return
+        elif _kind(node) == "var":
+            self._seen.setdefault(node["value"], set()).add(use)
+        elif _kind(node) == "ref":
+            self._collect_reference(node["value"])
+        elif _kind(node) in ("array", "object", "set"):
+            self._collect_literal(node["value"], use)
+        elif isinstance(node.get("terms"), list):
+            self._collect_call(node["terms"])
+            self.collect([value for key, value in node.items() if key not in ("terms", "location")])
+        elif "symbols" in node:
+            self._collect_symbols(node["symbols"])
+        elif "domain" in node:
+            iterates = "declared" if self._is_data(node["domain"]) else "bound"
+            self.collect(node["key"], iterates)
+            self.collect(node["value"], "bound")
+            self.collect([node["domain"], node["body"]])
+        else:
+            for key, value in node.items():
+                if key == "args":
+                    for argument in value if isinstance(value, list) else [value]:
+                        self.collect(argument, "bound")
+                elif key != "location":
+                    self.collect(value, use if key in ("value", "terms") else "used")
+
+    def _is_data(self, node: Any) -> bool:
+        return _kind(node) == "ref" and self.data_path(node["value"][0]) is not None
+
+    def _collect_reference(self, path: Sequence[Any]) -> None:
+        use = "data_index" if self.data_path(path[0]) is not None else "bound"
+        self.collect(path[0])
+        for operand in path[1:]:
+            self.collect(operand, use)
+
+    def _collect_literal(self, value: Any, use: str) -> None:
+        for item in value:
+            for part in item if isinstance(item, list) else [item]:
+                self.collect(part, use)
+
+    def _collect_call(self, terms: Sequence[Any]) -> None:
+        operation = _dotted(terms[0])
+        self.collect(terms[0])
+        for position, argument in enumerate(terms[1:]):
+            if operation in _COMPARISONS:
+                self.collect(argument, "compared")
+            elif operation == "assign" and position == 1:
+                self.collect(argument, "used")
+            else:
+                self.collect(argument, "bound")
+
+    def _collect_symbols(self, symbols: Sequence[Any]) -> None:
+        for symbol in symbols:
+            if _kind(symbol) != "call":
+                self.collect(symbol, "declared")
+                continue
+            members = symbol["value"][1:]
+            self.collect(members[-1])
+            if len(members) == 3:
+                self.collect(members[0], "declared" if self._is_data(members[-1]) else "bound")
+            self.collect(members[-2], "bound")
+
+
+def _data_aliases(tree: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    aliases: dict[str, tuple[str, ...]] = {}
+    for item in tree.get("imports", []):
+        path = [part.get("value") for part in item["path"]["value"]]
+        if path[0] == "data" and len(path) > 1:
+            aliases[item.get("alias") or path[-1]] = tuple(path[1:])
+    return aliases
+
+
+def _walk(node: Any, row: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Every object of a tree with the row it stands in."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _walk(item, row)
+    elif isinstance(node, dict):
+        row = _row(node, row)
+        yield node, row
+        for key, value in node.items():
+            if key != "location":
+                yield from _walk(value, row)
+
+
+def _row(node: Mapping[str, Any], otherwise: int) -> int:
+    location = node.get("location")
+    return location.get("row", otherwise) if isinstance(location, dict) else otherwise
+
+
+def _kind(node: Any) -> str:
+    kind = node.get("type") if isinstance(node, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
+def _is_var(node: Any, name: str) -> bool:
+    return _kind(node) == "var" and node["value"] == name
+
+
+def _is_text(node: Any) -> bool:
+    return _kind(node) == "string" and bool(node["value"])
+
+
+def _has_text_keys(node: Any) -> bool:
+    return _kind(node) == "object" and all(_is_text(pair[0]) for pair in node["value"])
+
+
+def _call(node: Mapping[str, Any]) -> tuple[str, Sequence[Any]] | None:
+    """The dotted name and arguments, for a call in either of its two forms."""
+    terms = node.get("terms") if isinstance(node.get("terms"), list) else None
+    if terms is None and _kind(node) == "call":
+        terms = node["value"]
+    return (_dotted(terms[0]), terms[1:]) if terms else None
+
+
+def _dotted(node: Any) -> str:
+    parts = node["value"] if _kind(node) == "ref" else [node]
+    return ".".join(str(part.get("value")) for part in parts)
