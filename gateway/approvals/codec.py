@@ -1,7 +1,7 @@
 """An approval as bytes, for the store.
 
-Guarantees: `decode_approval(encode_approval(a)) == a`; bytes that are no approval raise `CodecError`, they never give a half
-one. Leaves encryption to the store.
+Guarantees: `decode_approval(encode_approval(a)) == a`; bytes that are no approval raise `CodecError`, they never give a
+half one. Leaves encryption to the store.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What an approval is: frozen values, no behaviour.
 
 Guarantees: an approval holds everything that its later stages need, frozen at the moment the call was held: the exact
-call, the chain as instantiated, both clocks, the bundle and the rules that held. Leaves to `digest` how it is bound to the
-call, to `reduce` how it changes, to `render` how it looks outside, and to `service` where it lives.
+call, the chain as instantiated, both clocks, the bundle and the rules that held. Leaves to `digest` how it is bound to
+the call, to `reduce` how it changes, to `render` how it looks outside, and to `service` where it lives.
 
 All times are wall milliseconds of the store's clock.
 """
@@ -48,7 +48,8 @@ class StepState(StrEnum):
 
 class ApprovalRefused(GateError):
     """A request about an approval is refused; `code` is one of page 3's (`not_found`, `denied`, `vote_refused`,
-    `stale_state`, `not_supported`, `throttled`, `malformed_request`). Give it to `gateway.edge.problem.refusal(code, detail)`."""
+    `stale_state`, `not_supported`, `throttled`, `malformed_request`). Give it to `gateway.edge.problem.refusal(code,
+    detail)`."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -149,9 +150,10 @@ class CallFields:
 class HeldCall:
     """A call that a decision holds, as the flow hands it to `ApprovalService.open_or_attach`.
 
-    `issuer` is that of the subject's token; `subject_json` is the subject as shown to approvers (`{"type","id","issuer","roles","on_behalf_of"}`); `actors` are
-    all current and nested actors: none of them may vote. `chain_json` is the chain of the bundle as JSON text.
-    `stated_reason` is `Tidegate-Reason`: the caller's own words, untrusted.
+    `issuer` is that of the subject's token; `subject_json` is the subject as shown to approvers
+    (`{"type","id","issuer","roles","on_behalf_of"}`); `actors` are all current and nested actors: none of them may
+    vote. `chain_json` is the chain of the bundle as JSON text. `stated_reason` is `Tidegate-Reason`: the caller's own
+    words, untrusted.
     """
 
     fields: CallFields

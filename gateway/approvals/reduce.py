@@ -35,7 +35,9 @@ def instantiate_chain(name: str, chain_json: str) -> tuple[Step, ...]:
     """The steps of a chain, the first one pending. Only one step with one role and a quorum of 1 is supported now;
     anything else is refused, never shortened. Errors: `ApprovalRefused` `not_supported`."""
     chain = json.loads(chain_json)
-    steps = chain.get("steps") if isinstance(chain, Mapping) and set(chain) <= {"steps", "name", "description"} else None
+    steps = (
+        chain.get("steps") if isinstance(chain, Mapping) and set(chain) <= {"steps", "name", "description"} else None
+    )
     if not isinstance(steps, list) or len(steps) != STEPS_MAX:
         raise ApprovalRefused("not_supported", f"chain {name}: exactly {STEPS_MAX} step is supported")
     step = steps[0]

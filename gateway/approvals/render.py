@@ -28,7 +28,9 @@ def approval_document(approval: Approval, now: int) -> dict[str, JsonValue]:
     current = as_of(approval, now)
     held = current.held
     fields = held.fields
-    reasons: list[JsonValue] = [{"code": each.code, "rule": each.rule, "message": each.message} for each in held.reasons]
+    reasons: list[JsonValue] = [
+        {"code": each.code, "rule": each.rule, "message": each.message} for each in held.reasons
+    ]
     if held.stated_reason:
         reasons.append({"code": STATED_REASON_CODE, "rule": "", "message": held.stated_reason})
     return {
@@ -54,7 +56,8 @@ def approval_document(approval: Approval, now: int) -> dict[str, JsonValue]:
 
 def _step_document(step: Step) -> JsonValue:
     votes: list[JsonValue] = [
-        {"voter": vote.voter, "decision": vote.decision, "reason": vote.reason, "at": rfc3339(vote.at)} for vote in step.votes
+        {"voter": vote.voter, "decision": vote.decision, "reason": vote.reason, "at": rfc3339(vote.at)}
+        for vote in step.votes
     ]
     roles: list[JsonValue] = list(step.roles)
     return {"id": step.id, "state": step.state.value, "needs": {"roles": roles, "quorum": step.quorum}, "votes": votes}

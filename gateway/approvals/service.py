@@ -1,19 +1,42 @@
 """The approval service: where held calls wait for people.
 
-Guarantees: every change is a pure reduction committed by compare-and-set together with its ledger record; waiting is
-bounded in number and time; another tenant's approval is the same `not_found` as an absent one. Leaves to policy who may
-call an operation at all, and to the flow the decision at use.
+Guarantees: every change is a pure reduction committed by compare-and-set together with its ledger record; of two racing
+changes one is recomputed or refused; waiting is bounded in number and time; another tenant's approval is the same
+`not_found` as an absent one. Leaves to policy who may call an operation at all, and to the flow the decision at use.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-from gateway.approvals.model import Approval, ApprovalPage, ApprovalState, Ballot, HeldCall, Person
-from gateway.ledger.record import LogId
+from gateway.approvals.digest import attach_key
+from gateway.approvals.model import (
+    OPEN_STATES,
+    Approval,
+    ApprovalPage,
+    ApprovalRefused,
+    ApprovalState,
+    Ballot,
+    HeldCall,
+    Person,
+)
+from gateway.approvals.records import approval_record, vote_record
+from gateway.approvals.reduce import as_of, cast_vote, open_approval, withdraw
+from gateway.ledger.record import LogId, RecordDraft
 from gateway.ledger.writer import LedgerWriter
-from gateway.store.port import ConsumeApproval, Store, WallClock
+from gateway.store.port import ChangeApproval, ConsumeApproval, OpenApproval, Store, StoreConflict, WallClock
+
+CHANGE_ATTEMPTS_MAX: Final = 8
+ID_BYTES: Final = 16
+SALT_BYTES: Final = 16
+DUE_PER_ROUND: Final = 100
+POLL_SECONDS: Final = 1.0
+"""How often a waiter looks by itself: a change made by another process gives no wake-up here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +61,168 @@ class ApprovalService:
         random_bytes: Callable[[int], bytes],
         tenant_key: Callable[[str], bytes],
         limits: ApprovalLimits = ApprovalLimits(),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        raise NotImplementedError
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._tenant_key = tenant_key
+        self._limits = limits
+        self._monotonic = monotonic
+        self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._waiting = 0
 
     async def open_or_attach(self, held: HeldCall) -> Approval:
-        """Open an approval for a held call, or the one that is already open (pending or approved) for the same call."""
-        raise NotImplementedError
+        """Open an approval for a held call, or the one that is already open (pending or approved) for the same call.
+
+        Errors: `ApprovalRefused` `not_supported` (chain or obligation), `throttled` (too many of this subject);
+        `LedgerUnavailable`.
+        """
+        log = (held.fields.tenant, held.fields.workspace)
+        key = attach_key(held.fields, self._tenant_key(held.fields.tenant))
+        for _ in range(CHANGE_ATTEMPTS_MAX):
+            now = self._clock()
+            found = await self._store.open_approval(log, key, now)
+            if found is not None:
+                return found
+            approval = open_approval(
+                held,
+                approval_id=self._random_bytes(ID_BYTES).hex(),
+                salt=self._random_bytes(SALT_BYTES).hex(),
+                attach_key=key,
+                now=now,
+            )
+            effect = OpenApproval(approval, self._limits.open_per_subject_max)
+            try:
+                await self._writer.append(approval_record(approval), effects=(effect,))
+            except StoreConflict as conflict:
+                if conflict.code != "already_open":
+                    raise ApprovalRefused(conflict.code, conflict.detail) from conflict
+                continue
+            return approval
+        raise ApprovalRefused("stale_state", "the approval changes faster than it can be read")
 
     async def find(self, held: HeldCall) -> Approval | None:
         """The open approval of exactly this call, without opening one."""
-        raise NotImplementedError
+        key = attach_key(held.fields, self._tenant_key(held.fields.tenant))
+        return await self._store.open_approval((held.fields.tenant, held.fields.workspace), key, self._clock())
 
     async def vote(self, log: LogId, approval_id: str, ballot: Ballot, voter: Person) -> Approval:
-        """Cast a vote. Errors: `ApprovalRefused`, `LedgerUnavailable`."""
-        raise NotImplementedError
+        """Cast a vote. Errors: `ApprovalRefused` (see `reduce.cast_vote`), `LedgerUnavailable`."""
+
+        def change(approval: Approval, now: int) -> Approval:
+            return cast_vote(approval, ballot, voter, now)
+
+        def record(approval: Approval) -> RecordDraft:
+            return vote_record(approval, voter, ballot, self._tenant_key(log[0]))
+
+        return await self._change(log, approval_id, change, record)
 
     async def withdraw(self, log: LogId, approval_id: str, who: Person) -> Approval:
-        """Withdraw an open approval; only its requester may."""
-        raise NotImplementedError
+        """Withdraw an open approval; only its requester may. Errors: `ApprovalRefused`, `LedgerUnavailable`."""
+
+        def change(approval: Approval, now: int) -> Approval:
+            return withdraw(approval, who, now)
+
+        return await self._change(log, approval_id, change, lambda approval: approval_record(approval, actor=who.id))
 
     async def get(self, log: LogId, approval_id: str) -> Approval:
         """One approval as it stands now. Errors: `ApprovalRefused` `not_found`."""
-        raise NotImplementedError
+        return as_of(await self._stored(log, approval_id), self._clock())
 
     async def list(self, log: LogId, state: ApprovalState | None, cursor: str | None, limit: int) -> ApprovalPage:
-        """A page of approvals, newest first."""
-        raise NotImplementedError
+        """A page of approvals, newest first. Errors: `ApprovalRefused` `malformed_request` for a strange cursor."""
+        now = self._clock()
+        count = max(1, min(limit, self._limits.list_max_items))
+        try:
+            items, following = await self._store.approvals(log, state, cursor, count, now)
+        except StoreConflict as conflict:
+            raise ApprovalRefused(conflict.code, conflict.detail) from conflict
+        return ApprovalPage(items=tuple(as_of(item, now) for item in items), next=following)
 
     async def wait(self, log: LogId, approval_id: str, seconds: float) -> Approval:
-        """Wait until the approval is no longer pending or `seconds` have passed; the approval as it then stands."""
-        raise NotImplementedError
+        """Wait until the approval is no longer pending or `seconds` have passed; the approval as it then stands.
+
+        With as many waiters as are allowed nobody waits: the answer is the approval as it stands.
+        """
+        approval = await self.get(log, approval_id)
+        limit = min(max(0.0, seconds), float(self._limits.wait_max_seconds))
+        if approval.state is not ApprovalState.PENDING or limit == 0.0 or self._waiting >= self._limits.waiters_max:
+            return approval
+        end = self._monotonic() + limit
+        changed = asyncio.Event()
+        self._waiters.setdefault(approval_id, set()).add(changed)
+        self._waiting += 1
+        try:
+            while (left := end - self._monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, POLL_SECONDS)):
+                        await changed.wait()
+                changed.clear()
+                approval = await self.get(log, approval_id)
+                if approval.state is not ApprovalState.PENDING:
+                    break
+        finally:
+            self._waiting -= 1
+            events = self._waiters[approval_id]
+            events.discard(changed)
+            if not events:
+                del self._waiters[approval_id]
+        return approval
 
     def consumption(self, approval: Approval, action_digest: str) -> ConsumeApproval:
         """The effect that uses the approval up, for the intent's transaction."""
-        raise NotImplementedError
+        return ConsumeApproval(log=approval.log, approval=approval.id, action_digest=action_digest)
+
+    def notify(self, approval_id: str) -> None:
+        """Wake whoever waits for this approval (also after it was consumed by an intent)."""
+        for event in self._waiters.get(approval_id, ()):
+            event.set()
+
+    async def expire_due(self) -> int:
+        """Record the expiry of approvals whose clock has run out; how many. Call it now and then; what people and
+        callers see does not depend on it."""
+        count = 0
+        now = self._clock()
+        for approval in await self._store.due_approvals(now, DUE_PER_ROUND):
+            expired = as_of(approval, now)
+            if expired.state in OPEN_STATES:
+                continue
+            effect = ChangeApproval(expired, approval.version)
+            try:
+                await self._writer.append(approval_record(expired, actor="gate:clock"), effects=(effect,))
+            except StoreConflict as conflict:
+                if conflict.code != "stale_state":
+                    raise
+                continue
+            self.notify(approval.id)
+            count += 1
+        return count
+
+    async def _change(
+        self,
+        log: LogId,
+        approval_id: str,
+        change: Callable[[Approval, int], Approval],
+        record: Callable[[Approval], RecordDraft],
+    ) -> Approval:
+        for _ in range(CHANGE_ATTEMPTS_MAX):
+            stored = await self._stored(log, approval_id)
+            changed = change(stored, self._clock())
+            effect = ChangeApproval(changed, stored.version, not_after=stored.deadline)
+            try:
+                await self._writer.append(record(changed), effects=(effect,))
+            except StoreConflict as conflict:
+                if conflict.code != "stale_state":
+                    raise
+                continue
+            self.notify(approval_id)
+            return changed
+        raise ApprovalRefused("stale_state", "the approval changes faster than it can be read")
+
+    async def _stored(self, log: LogId, approval_id: str) -> Approval:
+        approval = await self._store.approval(log, approval_id)
+        if approval is None:
+            raise ApprovalRefused("not_found", "no such approval")
+        return approval

@@ -3,8 +3,8 @@
 Guarantees: `freeze` accepts only the restricted profile (no floats, integers within ±(2^53−1), ASCII keys, depth ≤ 16,
 no lone surrogates), so that the bytes made by `seal` are RFC 8785 canonical JSON; those bytes are made once, hashed,
 stored and verified later. Everything that is known before the transaction is encoded outside it; `seal` only splices in
-`seq`, `prev`, `hlc` and `wall`. Leaves to `gateway.ledger.writer` when a record is durable, and to the store driver which
-`seq` and `prev` it gets.
+`seq`, `prev`, `hlc` and `wall`. Leaves to `gateway.ledger.writer` when a record is durable, and to the store driver
+which `seq` and `prev` it gets.
 
 **Source**: RFC 8785 (JCS); RFC 6962 §2.1 (leaf prefix 0x00).
 """
@@ -50,8 +50,8 @@ class RecordMalformed(GateMisuse):
 class RecordDraft:
     """What the caller says; the writer adds `v`, `seq`, `prev`, `hlc`, `wall` and `node`.
 
-    `ids` holds `call`, `approval`, `dispatch`, `attempt` as far as they exist. By agreement an `outcome` or `call` record
-    says how the call ended in `action`: `{"name", "mode", "instance", …, "status": 200, "code": null}`.
+    `ids` holds `call`, `approval`, `dispatch`, `attempt` as far as they exist. By agreement an `outcome` or `call`
+    record says how the call ended in `action`: `{"name", "mode", "instance", …, "status": 200, "code": null}`.
     Bodies and guessable values go in only as digests: `blob_digest` and `keyed_digest`.
     """
 

@@ -1,8 +1,8 @@
 """Checking a log again, record by record, with nothing but its bytes.
 
-Guarantees: a changed, missing, added, moved or spliced record is found and its place named; so is a tail that was cut off,
-against the stored head. Constant memory. Leaves to `cli.ledger` where the bytes come from, and to checkpoints (outside
-the store) a log that was rewritten as a whole.
+Guarantees: a changed, missing, added, moved or spliced record is found and its place named; so is a tail that was cut
+off, against the stored head. Constant memory. Leaves to `cli.ledger` where the bytes come from, and to checkpoints
+(outside the store) a log that was rewritten as a whole.
 """
 
 from __future__ import annotations

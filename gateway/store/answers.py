@@ -5,11 +5,11 @@ Guarantees: what goes in comes out; a body above the bound is never stored, and 
 
 from __future__ import annotations
 
+import orjson
+
 from gateway.errors import GateUnavailable
 from gateway.ledger.record import LogId
 from gateway.store.port import ANSWER_MAX_BYTES, SaveAnswer, StoredAnswer
-
-import orjson
 
 
 class AnswerBroken(GateUnavailable):

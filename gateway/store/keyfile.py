@@ -1,7 +1,7 @@
 """Reading the store's key file.
 
-Guarantees: a key that other users can read, or that is too short, is refused with the mend in words. Leaves making the file
-to `tidegate init`.
+Guarantees: a key that other users can read, or that is too short, is refused with the mend in words. Leaves making the
+file to `tidegate init`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ KEY_FILE_MAX_BYTES: Final = 4096
 def read_key_file(path: Path) -> bytes:
     """The secret in `path`: raw bytes, or their hex form with an optional line end.
 
-    Errors: `GateMisuse` when the file is absent, readable by others, too short or too long. **Security**: mode is checked
-    on the opened file, not on the name.
+    Errors: `GateMisuse` when the file is absent, readable by others, too short or too long. **Security**: mode is
+    checked on the opened file, not on the name.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -39,6 +39,10 @@ def read_key_file(path: Path) -> bytes:
 
 def _decoded(data: bytes) -> bytes:
     stripped = data.strip()
-    if len(stripped) >= 2 * KEY_MIN_BYTES and len(stripped) % 2 == 0 and set(stripped) <= set(b"0123456789abcdefABCDEF"):
+    if (
+        len(stripped) >= 2 * KEY_MIN_BYTES
+        and len(stripped) % 2 == 0
+        and set(stripped) <= set(b"0123456789abcdefABCDEF")
+    ):
         return bytes.fromhex(stripped.decode("ascii"))
     return data

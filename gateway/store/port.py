@@ -3,18 +3,18 @@
 Guarantees (of every driver): a record and its effects are one transaction; a batch is one flush; a conflict of one
 item's effect rolls back that item alone and is reported to it alone; reads see only committed state.
 
-**How the flow calls each effect** (all of them in `LedgerWriter.append(record, effects=(…,))`; a conflict is raised there as
-`StoreConflict` with page 3's code and nothing of that item is kept):
+**How the flow calls each effect** (all of them in `LedgerWriter.append(record, effects=(…,))`; a conflict is raised
+there as `StoreConflict` with page 3's code and nothing of that item is kept):
 
 - claim an idempotency key with the intent (or, for a held call, never): `ClaimKey(log, scope, request_digest, call,
   expires)`, `scope = idempotency_scope(…)`. Conflicts: `idempotency_mismatch` (422: same key, other request),
   `still_running` (409: first call has not ended), `replay` (not an error: `conflict.call` ended; read
-  `await store.answer(log, conflict.call)`, re-decide by policy, give it again), `outcome_unknown` (504: first call's end
-  is unknown). `await store.claim(log, scope)` asks the same without appending.
+  `await store.answer(log, conflict.call)`, re-decide by policy, give it again), `outcome_unknown` (504: first call's
+  end is unknown). `await store.claim(log, scope)` asks the same without appending.
 - settle it with the outcome: `SettleKey(log, scope, call, "done")` plus `SaveAnswer(log, call, StoredAnswer(…))`;
   `SettleKey(…, "unknown")` when nobody can know; `SettleKey(…, "released")` when nothing was sent (key is free again).
-- follow a call that somebody may poll (`/v1/calls`, `respond-async`, held): `SaveCall(CallRow(…))`, an upsert by id. Calls
-  never saved are still found by `await store.call(log, id)`, derived from their records.
+- follow a call that somebody may poll (`/v1/calls`, `respond-async`, held): `SaveCall(CallRow(…))`, an upsert by id.
+  Calls never saved are still found by `await store.call(log, id)`, derived from their records.
 - consume an approval with the intent: `ApprovalService.consumption(approval, action_digest)` gives the effect; conflict
   `stale_state` (409: used, expired, withdrawn, or another digest).
 - kill switches: `SetSwitch(SwitchRow(…))` / `ClearSwitch(tenant, scope)` with a `switch` record; clearing an absent
@@ -59,8 +59,9 @@ class StoreUnavailable(GateUnavailable):
 class StoreConflict(GateError):
     """An effect does not fit the stored state; nothing of its item was kept.
 
-    `code`: `stale_state`, `still_running`, `idempotency_mismatch`, `outcome_unknown`, `replay`, `not_found`, `already_open`,
-    `throttled`. `call` is the earlier call of an idempotency key, `approval` the id of the one already open.
+    `code`: `stale_state`, `still_running`, `idempotency_mismatch`, `outcome_unknown`, `replay`, `not_found`,
+    `already_open`, `throttled`. `call` is the earlier call of an idempotency key, `approval` the id of the one already
+    open.
     """
 
     def __init__(self, code: str, detail: str, *, call: str = "", approval: str = "") -> None:
@@ -233,7 +234,8 @@ class RaiseSequence:
 
 @dataclass(frozen=True, slots=True)
 class MarkUnknown:
-    """The end of this call cannot be known: its open intent is closed, its key and status row say so. Used by recovery."""
+    """The end of this call cannot be known: its open intent is closed, its key and status row say so. Used by
+    recovery."""
 
     log: LogId
     call: str

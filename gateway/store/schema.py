@@ -10,7 +10,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql.elements import TextClause
@@ -20,7 +31,9 @@ SCHEMA_VERSION: Final = 1
 
 metadata: Final = MetaData()
 
-meta: Final = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", BigInteger, nullable=False))
+meta: Final = Table(
+    "meta", metadata, Column("name", Text, primary_key=True), Column("value", BigInteger, nullable=False)
+)
 
 logs: Final = Table(
     "logs",

@@ -1,7 +1,7 @@
 """The effects of `port`, each in SQLite's words, inside the writer's open transaction.
 
-Guarantees: an effect either fits the stored state and is made, or raises `StoreConflict`; the driver then rolls its item
-back to a savepoint. Nothing here begins or commits.
+Guarantees: an effect either fits the stored state and is made, or raises `StoreConflict`; the driver then rolls its
+item back to a savepoint. Nothing here begins or commits.
 """
 
 from __future__ import annotations

@@ -115,8 +115,12 @@ CHANGE_APPROVAL: Final = _compiled(
     .where(approvals.c.log_id == _p("log"), approvals.c.id == _p("id_"), approvals.c.version == _p("expected_version"))
     .values(version=_p("version"), state=_p("state"), deadline=_p("deadline"), sealed=_p("sealed"))
 )
-PUT_SWITCH: Final = _compiled(insert(switches).prefix_with("OR REPLACE").values({c.name: _p(c.name) for c in switches.c}))
-DELETE_SWITCH: Final = _compiled(delete(switches).where(switches.c.scope == _p("scope_"), switches.c.tenant == _p("tenant_")))
+PUT_SWITCH: Final = _compiled(
+    insert(switches).prefix_with("OR REPLACE").values({c.name: _p(c.name) for c in switches.c})
+)
+DELETE_SWITCH: Final = _compiled(
+    delete(switches).where(switches.c.scope == _p("scope_"), switches.c.tenant == _p("tenant_"))
+)
 PUT_SEQUENCE: Final = _compiled(
     insert(sequences).prefix_with("OR REPLACE").values(name=_p("name"), sequence=_p("sequence"))
 )
@@ -124,10 +128,14 @@ PUT_SEQUENCE: Final = _compiled(
 # Reads, named.
 GET_SEQUENCE: Final = _compiled(select(sequences.c.sequence).where(sequences.c.name == _p("name_")))
 GET_LOG: Final = _compiled(
-    select(logs.c.id, logs.c.next_seq, logs.c.hash).where(logs.c.tenant == _p("tenant"), logs.c.workspace == _p("workspace"))
+    select(logs.c.id, logs.c.next_seq, logs.c.hash).where(
+        logs.c.tenant == _p("tenant"), logs.c.workspace == _p("workspace")
+    )
 )
 LIST_LOGS: Final = _compiled(
-    select(logs.c.id, logs.c.tenant, logs.c.workspace, logs.c.next_seq, logs.c.hash).order_by(logs.c.tenant, logs.c.workspace)
+    select(logs.c.id, logs.c.tenant, logs.c.workspace, logs.c.next_seq, logs.c.hash).order_by(
+        logs.c.tenant, logs.c.workspace
+    )
 )
 GET_APPROVAL: Final = _compiled(
     select(approvals.c.sealed).where(approvals.c.log_id == _p("log"), approvals.c.id == _p("id_"))
@@ -155,14 +163,16 @@ LIST_EXPIRED: Final = _compiled(
 )
 COUNT_PENDING: Final = _compiled(select(func.count()).select_from(approvals).where(_pending, _live))
 DUE_APPROVALS: Final = _compiled(
-    select(approvals.c.id, approvals.c.sealed, logs.c.tenant)
+    select(approvals.c.id, approvals.c.sealed, logs.c.tenant, logs.c.workspace)
     .select_from(approvals.join(logs, logs.c.id == approvals.c.log_id))
     .where(_open, approvals.c.deadline <= _p("now"))
     .order_by(approvals.c.deadline)
     .limit(_p("count"))
 )
 GET_ANSWER: Final = _compiled(
-    select(answers.c.sealed).where(answers.c.log_id == _p("log"), answers.c.call == _p("call_"), answers.c.expires > _p("now"))
+    select(answers.c.sealed).where(
+        answers.c.log_id == _p("log"), answers.c.call == _p("call_"), answers.c.expires > _p("now")
+    )
 )
 GET_CALL: Final = _compiled(select(calls).where(calls.c.log_id == _p("log"), calls.c.id == _p("id_")))
 RECORDS_OF_CALL: Final = _compiled(
