@@ -1,8 +1,8 @@
 """The verification keys of the configured issuers, from files or URLs, kept fresh.
 
-Guarantees: keys are answered from memory; a refresh is coalesced, rate-limited, bounded in size and all or nothing; keys
-that could not be refreshed for too long end. Leaves reading to `keyset`, verification to `identity`, the network to the
-function it is given.
+Guarantees: keys are answered from memory; a refresh is coalesced, rate-limited, bounded in size and all or nothing;
+keys that could not be refreshed for too long end. Leaves reading to `keyset`, verification to `identity`, the network
+to the function it is given.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A JSON Web Key Set as verification keys.
 
-Guarantees: only public keys of the kinds that the gate verifies with, each bound to the algorithms that its type and its
-own members allow. Leaves fetching to `jwks` and the choice of algorithms per issuer to `identity`.
+Guarantees: only public keys of the kinds that the gate verifies with, each bound to the algorithms that its type and
+its own members allow. Leaves fetching to `jwks` and the choice of algorithms per issuer to `identity`.
 """
 
 from __future__ import annotations
