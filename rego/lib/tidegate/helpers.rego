@@ -22,6 +22,9 @@ same_person(person) if person == input.subject.properties.on_behalf_of
 
 # --- what is asked
 
+# Every package's restrictions count for every call, so a policy says whose calls its denials are about.
+of_connector(name) if input.resource.properties.connector == name
+
 is_action(name) if input.action.name == name
 
 is_read if input.action.properties.mode == "read"

@@ -14,5 +14,6 @@ allow contains {"code": "issue_writer", "message": "developers write issues and 
 }
 
 deny contains {"code": "no_deletes", "message": "repositories are archived, never deleted"} if {
+	tidegate.of_connector("github")
 	endswith(input.action.name, ".delete")
 }

@@ -5,6 +5,7 @@ import data.policies.github
 asked(action, mode, roles) := {
 	"subject": {"id": "agent-7", "properties": {"roles": roles}},
 	"action": {"name": action, "properties": {"mode": mode}},
+	"resource": {"properties": {"connector": "github"}},
 }
 
 codes(elements) := {element.code | some element in elements}

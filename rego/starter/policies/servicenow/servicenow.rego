@@ -29,11 +29,13 @@ require_hitl contains {
 	"message": "a person must approve writes to production",
 	"chain": "one-approver",
 } if {
+	tidegate.of_connector("servicenow")
 	tidegate.in_environment("prod")
 	tidegate.is_write
 	count(allow) > 0
 }
 
 deny contains {"code": "no_deletes", "message": "records are closed, never deleted"} if {
+	tidegate.of_connector("servicenow")
 	endswith(input.action.name, ".delete")
 }

@@ -28,6 +28,7 @@ require_hitl contains {
 	"message": "a person must approve a message with escaped characters in its blocks",
 	"chain": "one-approver",
 } if {
+	tidegate.of_connector("slack")
 	count(allow) > 0
 	some field in {"blocks", "attachments"}
 	is_string(input.args[field])

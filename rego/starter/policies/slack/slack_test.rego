@@ -5,6 +5,7 @@ import data.policies.slack
 asked(action, roles, args) := {
 	"subject": {"id": "agent-7", "properties": {"roles": roles}},
 	"action": {"name": action, "properties": {"mode": "write"}},
+	"resource": {"properties": {"connector": "slack"}},
 	"args": args,
 }
 

@@ -10,6 +10,7 @@ require_hitl contains {
 	"message": "a person must approve events sent from production",
 	"chain": "one-approver",
 } if {
+	tidegate.of_connector("webhook")
 	tidegate.in_environment("prod")
 	count(allow) > 0
 }

@@ -2,7 +2,10 @@ package policies.webhook_test
 
 import data.policies.webhook
 
-asked(roles, environment) := {"subject": {"properties": {"roles": roles, "environment": environment}}}
+asked(roles, environment) := {
+	"subject": {"properties": {"roles": roles, "environment": environment}},
+	"resource": {"properties": {"connector": "webhook"}},
+}
 
 test_events_are_allowed_for_developers if {
 	count(webhook.allow) == 1 with input as asked(["developer"], "test")
