@@ -23,7 +23,7 @@ _COMMENTS: Final = web.AppKey("comments", list[dict[str, Any]])
 
 def build(secret: str | None = None) -> web.Application:
     """The application. `secret` is the token it accepts."""
-    app = new_app("github", Credential("bearer", secret), _bad_credentials)
+    app = new_app("github", Credential("bearer", secret, schemes=("bearer", "token")), _bad_credentials)
     app[_ISSUES] = [_issue(number, f"Widget {number} squeaks", "") for number in range(1, ISSUES_SEEDED + 1)]
     app[_COMMENTS] = []
     base = f"/repos/{OWNER}/{REPOSITORY}"

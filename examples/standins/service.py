@@ -50,6 +50,7 @@ class Credential:
     header: str = "authorization"
     username: str | None = None
     or_bearer: bool = False
+    schemes: tuple[str, ...] = ("bearer",)
 
     def fault(self, request: web.Request) -> str | None:
         """Why the request's credential is not accepted, or None."""
@@ -65,7 +66,7 @@ class Credential:
             return self._basic_fault(value)
         if self.kind == "bearer":
             scheme, _, value = value.partition(" ")
-            if scheme.lower() != "bearer":
+            if scheme.lower() not in self.schemes:
                 return "a bearer token is expected"
         return self._secret_fault(value)
 
@@ -91,12 +92,19 @@ class Credential:
         return None
 
 
-RECEIVED: Final[web.AppKey[deque[Received]]] = web.AppKey("received", deque)
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one stand-in received, oldest first; the oldest go when it is full."""
+
+    requests: deque[Received]
+
+
+RECEIVED: Final = web.AppKey("received", Memory)
 
 
 def received(app: web.Application) -> list[Received]:
     """What `app` received so far, oldest first."""
-    return list(app[RECEIVED])
+    return list(app[RECEIVED].requests)
 
 
 def new_app(name: str, credential: Credential, refuse: Refuse) -> web.Application:
@@ -110,7 +118,7 @@ def new_app(name: str, credential: Credential, refuse: Refuse) -> web.Applicatio
         if request.path == CONTROL_PATH:
             return _control(request)
         fault = credential.fault(request)
-        app[RECEIVED].append(await _remember(request, fault is None))
+        app[RECEIVED].requests.append(await _remember(request, fault is None))
         if fault is not None:
             return refuse(fault)
         try:
@@ -122,8 +130,7 @@ def new_app(name: str, credential: Credential, refuse: Refuse) -> web.Applicatio
         response.headers[LABEL] = name
 
     app = web.Application(middlewares=[labelled], client_max_size=BODY_MAX_BYTES)
-    seen: deque[Received] = deque(maxlen=RECEIVED_MAX)
-    app[RECEIVED] = seen
+    app[RECEIVED] = Memory(deque(maxlen=RECEIVED_MAX))
     app.on_response_prepare.append(label)
     return app
 
@@ -143,7 +150,7 @@ async def _remember(request: web.Request, authorised: bool) -> Received:
 
 def _control(request: web.Request) -> web.Response:
     """For tests in another process: GET lists what was received, DELETE forgets it."""
-    seen = request.app[RECEIVED]
+    seen = request.app[RECEIVED].requests
     answer = json_answer([asdict(entry) for entry in seen])
     if request.method == "DELETE":
         seen.clear()
