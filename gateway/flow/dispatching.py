@@ -16,6 +16,7 @@ from gateway.flow.commands import AppendRecord, AskPolicy, Dispatch, DropAnswer,
 from gateway.flow.describe import Recorder, call_row, policy_input
 from gateway.flow.events import AnswerBegan, DispatchFailed, Flow, PolicyAnswered, SwitchesRead, expect
 from gateway.flow.once import KeyScope
+from gateway.flow.switches import covering_scopes
 from gateway.flow.values import FlowContext, GovernedCall, Trace
 from gateway.store.port import CallState, SaveCall, SettleKey, StoreEffect, SwitchRow
 from pdp.documents import Effect
@@ -33,16 +34,7 @@ def refuse_killed(call: GovernedCall) -> Flow[None]:
 
 def check_switches(switches: tuple[SwitchRow, ...], call: GovernedCall) -> None:
     """Raise `killed` when one of `switches` covers the call."""
-    root = f"tenant/{call.subject.tenant}"
-    connector = call.plan.manifest.connector
-    covering = {
-        root,
-        f"{root}/connector/{connector}",
-        f"{root}/action/{call.action.name}",
-        f"{root}/subject/{call.subject.id}",
-    }
-    if call.subject.on_behalf_of is not None:
-        covering.add(f"{root}/subject/{call.subject.on_behalf_of}")
+    covering = covering_scopes(call.subject, call.plan.manifest.connector, call.action.name)
     for switch in switches:
         if switch.tenant == call.subject.tenant and switch.scope in covering:
             raise refusal("killed", f"the switch {switch.scope} is set")
