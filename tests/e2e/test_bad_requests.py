@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.e2e.harness import GateProcess, read_config
-from tests.e2e.raw import exchange, request
+from tests.e2e.raw import Answer, exchange, request
 
 LIST = "/c/servicenow/api/now/table/incident"
 UPDATE = f"{LIST}/a1"
@@ -25,7 +27,7 @@ GIB = 1 << 30
 
 def _send(
     gate: GateProcess, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
-):  # type: ignore[no-untyped-def]
+) -> Answer:
     token = gate.token("triage-bot", "triage")
     return exchange(gate.url, request(method, target, {"Authorization": f"Bearer {token}", **(headers or {})}, body))
 
@@ -147,7 +149,7 @@ def _other_key(gate: GateProcess) -> str:
 
 
 def _without_algorithm(gate: GateProcess) -> str:
-    return jwt.encode(_claims(gate), None, "none")
+    return jwt.encode(_claims(gate), "", "none")
 
 
 def _hmac_with_public_key(gate: GateProcess) -> str:
@@ -161,9 +163,6 @@ def _hmac_with_public_key(gate: GateProcess) -> str:
     signed = b".".join(
         base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (head, _claims(gate))
     )
-    import hashlib
-    import hmac
-
     mac = base64.urlsafe_b64encode(hmac.digest(public, signed, hashlib.sha256)).rstrip(b"=")
     return (signed + b"." + mac).decode()
 

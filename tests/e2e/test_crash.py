@@ -1,4 +1,4 @@
-"""`kill -9` under load: what was acknowledged is recorded, the chain holds, nothing was sent without a durable intent."""
+"""`kill -9` under load: acknowledged calls are recorded, the chain holds, nothing was sent without a durable intent."""
 
 from __future__ import annotations
 
