@@ -7,7 +7,6 @@ any token, the completion.
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import orjson
 from aiohttp import web
@@ -107,10 +106,7 @@ async def _upload_url(request: web.Request) -> web.Response:
     file_id = f"F{_next(request):010d}"
     state = request.app[_STATE]
     state["files"][file_id] = fields["filename"]
-    query = urlencode({"name": fields["filename"]})
-    return json_answer(
-        {"ok": True, "upload_url": f"{state['upload_base']}/upload/v1/{file_id}?{query}", "file_id": file_id}
-    )
+    return json_answer({"ok": True, "upload_url": f"{state['upload_base']}/upload/v1/{file_id}", "file_id": file_id})
 
 
 async def _complete_upload(request: web.Request) -> web.Response:
