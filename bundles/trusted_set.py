@@ -20,7 +20,7 @@ SIGNATURES_MAX_BYTES: Final = 4 << 20
 CLOCK_LEEWAY_SECONDS: Final = 60
 DEFAULT_PLUGIN: Final = "_default"  # What `opa build` writes; any other name asks for a verifier nobody here has.
 
-__all__ = ["Probe", "TrustPolicy", "TrustedBundle", "TrustedKey", "verify_bundle"]
+__all__ = ["Probe", "TrustPolicy", "TrustedBundle", "TrustedKey", "read_sequence", "verify_bundle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,14 @@ def verify_bundle(raw: bytes, trust: TrustPolicy, *, now: int, highest_sequence:
         entrypoints=content.entrypoints,
         cacheable=content.cacheable,
     )
+
+
+def read_sequence(raw: bytes, trust: TrustPolicy) -> int:
+    """The sequence a trusted key signed into ``raw``, whatever its clock claims; 0 for another bundle's name."""
+    files = read_archive(raw, trust.limits)
+    _, payload = _verify_signature(_one_signature(files.get(SIGNATURES_FILE)), trust)
+    claims = read_claims(payload)
+    return claims.sequence if claims.name == trust.name else 0
 
 
 def _one_signature(raw_signatures: bytes | None) -> str:
