@@ -1,0 +1,32 @@
+"""Runs the measurements: `python -m benchmarks [proxy] [parts] [decision] [--rounds N] [--seconds S]`."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import decision, parts, proxy
+
+CASES = ("parts", "decision", "proxy")
+
+
+def main() -> None:
+    """Parse the command line and run the cases in turn."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all when none is named")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds a side")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of one round")
+    given = parser.parse_args()
+    unknown = sorted(set(given.cases) - set(CASES))
+    if unknown:
+        parser.error(f"no such case: {', '.join(unknown)}")
+    for case in given.cases or CASES:
+        if case == "parts":
+            parts.run(given.rounds)
+        elif case == "decision":
+            decision.run(given.rounds)
+        else:
+            proxy.run(given.rounds, given.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""One embedded decision, input encoding and decision parsing included, against OPA's REST API on loopback.
+
+Both answer from the same bundle; rounds alternate. OPA's side is a keep-alive connection with prepared bytes, which is
+less work than any client library does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.load import Connection, Sample
+from benchmarks.report import show, summary, write
+from benchmarks.starter import load_starter, question
+from bundles.trusted_set import TrustedBundle
+from pdp.input_document import encode_input
+from pdp.prepared import PolicyPlane
+from pdp.wasm.host import WasmEngine
+from tests.e2e.harness import ROOT, child_environment, free_port, init_directory
+from tests.e2e.raw import request
+
+CALLS = 2000
+WARM_CALLS = 200
+OPA_START_SECONDS = 20.0
+
+
+@contextlib.asynccontextmanager
+async def opa_server(bundle: TrustedBundle, folder: Path) -> AsyncIterator[Connection]:
+    """OPA with the bundle's policies and data, on loopback."""
+    for name, content in bundle.rego.items():
+        path = folder / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (folder / "data.json").write_text(json.dumps(bundle.data), encoding="utf-8")
+    port = free_port()
+    command = [str(ROOT / ".tools/opa"), "run", "--server", "--v1-compatible", "--log-level", "error"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--addr", f"127.0.0.1:{port}", str(folder), env=child_environment(), stdout=subprocess.DEVNULL
+    )
+    try:
+        await _listening(port)
+        link = Connection("127.0.0.1", port)
+        yield link
+        link.close()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _listening(port: int) -> None:
+    deadline = time.monotonic() + OPA_START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
+    raise RuntimeError("OPA did not start")
+
+
+async def _embedded(plane: PolicyPlane, calls: int) -> Sample:
+    sample = Sample()
+    begun = time.perf_counter()
+    for _ in range(calls):
+        started = time.perf_counter()
+        decided = await plane.decide(question(time.time()))
+        sample.latencies.append(time.perf_counter() - started)
+        sample.errors += decided.decision.effect.value != "ALLOW"
+    sample.seconds = time.perf_counter() - begun
+    sample.offered_per_second = calls / sample.seconds
+    return sample
+
+
+async def _rest(link: Connection, calls: int) -> Sample:
+    sample = Sample()
+    body = b'{"input":' + encode_input(question(time.time())) + b"}"
+    raw = request("POST", "/v1/data/tidegate/decision", {"Content-Type": "application/json"}, body)
+    begun = time.perf_counter()
+    for _ in range(calls):
+        started = time.perf_counter()
+        status = await link.ask(raw)
+        sample.latencies.append(time.perf_counter() - started)
+        sample.errors += status != 200
+    sample.seconds = time.perf_counter() - begun
+    sample.offered_per_second = calls / sample.seconds
+    return sample
+
+
+async def _measure(rounds: int, folder: Path) -> dict[str, dict[str, float]]:
+    bundle = load_starter(init_directory(folder / "gate"))
+    plane = PolicyPlane(WasmEngine())
+    await plane.load(bundle)
+    samples: dict[str, list[Sample]] = {"embedded": [], "OPA REST": []}
+    async with opa_server(bundle, folder / "opa") as link:
+        await _embedded(plane, WARM_CALLS)
+        await _rest(link, WARM_CALLS)
+        for _ in range(rounds):
+            samples["embedded"].append(await _embedded(plane, CALLS))
+            samples["OPA REST"].append(await _rest(link, CALLS))
+    await plane.close()
+    return {name: summary(runs) for name, runs in samples.items()}
+
+
+def run(rounds: int) -> dict[str, dict[str, float]]:
+    """Measure, print and write; the rows that were written."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "opa").mkdir()
+        rows = uvloop.run(_measure(rounds, Path(folder)))
+    for row in rows.values():
+        row["of_rest_p50"] = round(row["p50_ms"] / max(rows["OPA REST"]["p50_ms"], 0.001), 4)
+        row["of_rest_p99"] = round(row["p99_ms"] / max(rows["OPA REST"]["p99_ms"], 0.001), 4)
+    show(f"one decision, median of {rounds} alternating rounds of {CALLS}", rows)
+    print(f"written to {write('decision', {'rows': rows})}")
+    return rows

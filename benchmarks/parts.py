@@ -1,0 +1,132 @@
+"""Where the time of one call goes: each part alone, in process, on the starter bundle's own manifest and policy."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.load import closed_loop
+from benchmarks.proxy import server
+from benchmarks.report import show, write
+from benchmarks.starter import BODY, METHOD, SEGMENTS, load_starter, question
+from bundles.manifest import load_manifests
+from gateway.connectors.arguments import SchemaSet, gather
+from gateway.connectors.classify import ActionTable
+from gateway.ledger.record import RecordDraft
+from gateway.ledger.writer import LedgerWriter
+from gateway.store.sealing import TenantKeys
+from gateway.store.sqlite import SqliteStore
+from pdp.prepared import PolicyPlane
+from pdp.wasm.host import WasmEngine
+from tests.e2e.harness import init_directory
+from tests.e2e.raw import request
+
+REPEATS = 2000
+RECORDS = 400
+CONNECTOR = "servicenow"
+
+
+def _timed(work: Callable[[], object]) -> list[float]:
+    taken = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+async def _timed_async(work: Callable[[], Awaitable[object]], repeats: int) -> list[float]:
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        await work()
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def _row(taken: list[float]) -> dict[str, float]:
+    ordered = sorted(taken)
+    return {
+        "p50_us": round(1e6 * statistics.median(ordered), 1),
+        "p99_us": round(1e6 * ordered[int(len(ordered) * 0.99)], 1),
+    }
+
+
+def _draft() -> RecordDraft:
+    return RecordDraft(
+        log=("acme", "ops"),
+        kind="intent",
+        ids={"call": secrets.token_hex(16), "attempt": 1},
+        subject={"type": "agent", "id": "triage-bot", "environment": "test", "roles": ["triage"]},
+        action={"name": "servicenow.incident.update", "mode": "write", "instance": "servicenow"},
+        decision={"id": secrets.token_hex(16), "effect": "ALLOW", "engine": "wasm", "reasons": ["incident_writer"]},
+        policy={"bundle": "sha256:" + "0" * 64, "revision": "measured", "sequence": 1},
+        digests={"args": "0" * 64, "body": "0" * 64},
+        actor="gateway",
+    )
+
+
+async def _records(folder: Path, flush: bool) -> list[float]:
+    store = SqliteStore(
+        folder / f"ledger-{flush}.db",
+        keys=TenantKeys(secrets.token_bytes(32)),
+        clock=lambda: time.time_ns() // 1_000_000,
+        flush=flush,
+    )
+    writer = LedgerWriter(store, node="measured", on_fatal=print)
+    await writer.start()
+    taken = await _timed_async(lambda: writer.append(_draft()), RECORDS)
+    await writer.close()
+    return taken
+
+
+async def _measure(folder: Path) -> dict[str, dict[str, float]]:
+    bundle = load_starter(init_directory(folder / "gate"))
+    manifest = load_manifests(bundle.data)[CONNECTOR]
+    table, schemas = ActionTable(manifest), SchemaSet(manifest)
+    classified = table.classify(METHOD, SEGMENTS, (), None)
+
+    def arguments() -> dict[str, object]:
+        return dict(gather(classified.action, classified.path_arguments, (), "application/json", BODY))
+
+    gathered = gather(classified.action, classified.path_arguments, (), "application/json", BODY)
+    plane = PolicyPlane(WasmEngine())
+    await plane.load(bundle)
+    rows = {
+        "classification": _row(_timed(lambda: table.classify(METHOD, SEGMENTS, (), None))),
+        "parse and gather": _row(_timed(arguments)),
+        "schema": _row(_timed(lambda: schemas.validate(classified.action.name, gathered))),
+        "decision": _row(await _timed_async(lambda: plane.decide(question(time.time())), REPEATS)),
+        "record, flushed": _row(await _records(folder, True)),
+        "record, not flushed": _row(await _records(folder, False)),
+    }
+    await plane.close()
+    with server("target") as target, server("floor", target[1]) as floor:
+        raw = request("PATCH", "/api/now/table/incident/a1", {"Content-Type": "application/json"}, BODY)
+        for name, address in (("direct answer", target), ("forward (bare proxy)", floor)):
+            await closed_loop(address, raw, 1, 0.5)
+            rows[name] = _row((await closed_loop(address, raw, 1, 2.0)).latencies)
+            await asyncio.sleep(0)
+    return rows
+
+
+def run(rounds: int) -> dict[str, dict[str, float]]:
+    """Measure `rounds` times, print and write the medians."""
+    runs = []
+    for _ in range(max(1, min(rounds, 5))):
+        with tempfile.TemporaryDirectory() as folder:
+            runs.append(uvloop.run(_measure(Path(folder))))
+    rows = {
+        name: {column: round(statistics.median(one[name][column] for one in runs), 1) for column in runs[0][name]}
+        for name in runs[0]
+    }
+    show(f"parts of one write call, median of {len(runs)} runs", rows)
+    print(f"written to {write('parts', {'rows': rows})}")
+    return rows

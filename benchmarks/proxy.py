@@ -1,0 +1,110 @@
+"""The gate against a bare reverse proxy and the target itself, in alternating rounds of one run.
+
+Read: one record before the answer. Write: intent before sending, outcome before the answer. Both with policy, schema and
+a flushed ledger. A figure is the median of the rounds; only ratios inside one run mean anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvloop
+
+from benchmarks.load import Sample, closed_loop, open_loop
+from benchmarks.report import show, summary, write
+from tests.e2e.harness import ROOT, GateProcess, child_environment, edit_config, free_port, init_directory
+from tests.e2e.raw import request
+
+READ_PATH = "/api/now/table/incident?sysparm_limit=1"
+WRITE_PATH = "/api/now/table/incident/a1"
+BODY = b'{"short_description": "measured", "comments": "what a triage step writes", "state": "2"}'
+OPEN_LOOP_SHARE = 0.5
+Address = tuple[str, int]
+
+
+@contextlib.contextmanager
+def server(kind: str, *arguments: int) -> Iterator[Address]:
+    """Run one of `benchmarks.servers` until the end of the block."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.servers", kind, str(port), *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, env=child_environment(), stdout=subprocess.PIPE)
+    try:
+        if process.stdout is None or process.stdout.readline().strip() != b"ready":
+            raise RuntimeError(f"the {kind} did not start")
+        yield "127.0.0.1", port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _requests(token: str, prefix: str) -> dict[str, bytes]:
+    headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+    return {
+        "read": request("GET", prefix + READ_PATH, headers),
+        "write": request("PATCH", prefix + WRITE_PATH, {**headers, "Content-Type": "application/json"}, BODY),
+    }
+
+
+async def _rounds(
+    sides: dict[str, tuple[Address, dict[str, bytes]]], concurrency: int, rounds: int, seconds: float
+) -> dict[str, list[Sample]]:
+    samples: dict[str, list[Sample]] = {}
+    for number in range(rounds + 1):
+        for side, (address, requests) in sides.items():
+            for kind, raw in requests.items():
+                sample = await closed_loop(address, raw, concurrency, seconds if number else min(seconds, 1.0))
+                if number:
+                    samples.setdefault(f"{side} {kind}", []).append(sample)
+    return samples
+
+
+async def _scheduled(
+    sides: dict[str, tuple[Address, dict[str, bytes]]], rate: float, seconds: float
+) -> dict[str, list[Sample]]:
+    samples: dict[str, list[Sample]] = {}
+    for side, (address, requests) in sides.items():
+        for kind, raw in requests.items():
+            samples[f"{side} {kind}"] = [await open_loop(address, raw, rate, seconds)]
+    return samples
+
+
+def run(rounds: int, seconds: float) -> dict[str, object]:
+    """Measure, print and write; the document that was written."""
+    with tempfile.TemporaryDirectory() as folder, server("target") as target, server("floor", target[1]) as floor:
+        directory = init_directory(Path(folder) / "gate")
+        edit_config(directory, {"instances": {"servicenow": {"base_url": f"http://{target[0]}:{target[1]}"}}})
+        with GateProcess.start(directory) as gate:
+            token = gate.token("triage-bot", "triage")
+            parts = urlsplit(gate.url)
+            sides = {
+                "direct": (target, _requests(token, "")),
+                "floor": (floor, _requests(token, "")),
+                "gate": ((str(parts.hostname), int(parts.port or 0)), _requests(token, "/c/servicenow")),
+            }
+            document: dict[str, object] = {}
+            for concurrency in (16, 1):
+                samples = uvloop.run(_rounds(sides, concurrency, rounds, seconds))
+                rows = {name: summary(runs) for name, runs in samples.items()}
+                _add_ratios(rows)
+                show(f"closed loop, concurrency {concurrency}, median of {rounds} rounds of {seconds:g} s", rows)
+                document[f"concurrency_{concurrency}"] = rows
+                if concurrency == 16:
+                    rate = OPEN_LOOP_SHARE * rows["gate write"]["achieved_per_second"]
+            scheduled = {name: summary(runs) for name, runs in uvloop.run(_scheduled(sides, rate, seconds)).items()}
+            show(f"open loop, {rate:,.0f} requests a second offered", scheduled)
+            document["open_loop"] = scheduled
+    print(f"written to {write('proxy', document)}")
+    return document
+
+
+def _add_ratios(rows: dict[str, dict[str, float]]) -> None:
+    for name, row in rows.items():
+        floor = rows[f"floor {name.split()[1]}"]
+        row["of_floor"] = round(row["achieved_per_second"] / max(floor["achieved_per_second"], 0.001), 3)
+        row["added_p50_ms"] = round(row["p50_ms"] - floor["p50_ms"], 3)

@@ -1,0 +1,73 @@
+"""The two processes a measurement stands on: a target that answers at once, and the floor, a bare aiohttp reverse proxy.
+
+`python -m benchmarks.servers target PORT` or `… floor PORT TARGET_PORT`. The floor does what any reverse proxy on this
+stack must do (one client session, headers copied, body streamed) and nothing else: no policy, no record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import aiohttp
+import uvloop
+from aiohttp import web
+
+HOST = "127.0.0.1"
+ANSWER = b'{"result": [{"sys_id": "a1", "number": "INC0010001", "short_description": "measured", "state": "1"}]}'
+DROPPED = frozenset({"host", "connection", "transfer-encoding", "content-length", "content-encoding", "date", "server"})
+
+
+async def _answer(request: web.BaseRequest) -> web.StreamResponse:
+    await request.read()
+    return web.Response(body=ANSWER, content_type="application/json")
+
+
+def _proxy(session: aiohttp.ClientSession, target: str) -> web.Server[web.BaseRequest]:
+    async def forward(request: web.BaseRequest) -> web.StreamResponse:
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in DROPPED}
+        body = request.content if request.can_read_body else None
+        async with session.request(
+            request.method, target + request.raw_path, headers=headers, data=body, allow_redirects=False
+        ) as answer:
+            response = web.StreamResponse(status=answer.status)
+            for name, value in answer.headers.items():
+                if name.lower() not in DROPPED:
+                    response.headers.add(name, value)
+            response.content_length = answer.content_length
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+
+    return web.Server(forward)
+
+
+async def _serve(kind: str, port: int, target_port: int) -> None:
+    if kind == "target":
+        runner = web.ServerRunner(web.Server(_answer))
+        await _listen(runner, port)
+        return
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+    ) as session:
+        await _listen(web.ServerRunner(_proxy(session, f"http://{HOST}:{target_port}")), port)
+
+
+async def _listen(runner: web.ServerRunner, port: int) -> None:
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port).start()
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Serve until killed."""
+    kind, port = sys.argv[1], int(sys.argv[2])
+    uvloop.run(_serve(kind, port, int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+
+
+if __name__ == "__main__":
+    main()
