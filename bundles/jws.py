@@ -23,7 +23,7 @@ from bundles.errors import BundleMisuse, BundleRefused
 
 RSA_MIN_BITS: Final = 3072
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-_PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 _HASHES: Final[dict[str, type[hashes.SHA256] | type[hashes.SHA384] | type[hashes.SHA512]]] = {
     "256": hashes.SHA256,
@@ -102,7 +102,7 @@ def sign_jws(payload: dict[str, JsonValue], *, key: PrivateKey, algorithm: str, 
     return (signed + b"." + _encode(signature)).decode("ascii")
 
 
-def load_public_key(pem: bytes, algorithm: str) -> _PublicKey:
+def load_public_key(pem: bytes, algorithm: str) -> PublicKey:
     """Read a public key that is fit for ``algorithm``; raises :class:`BundleMisuse` ``bundle_key_unfit``."""
     try:
         public = serialization.load_pem_public_key(pem)
@@ -114,7 +114,7 @@ def load_public_key(pem: bytes, algorithm: str) -> _PublicKey:
     return public
 
 
-def check_key(public: _PublicKey, algorithm: str) -> None:
+def check_key(public: PublicKey, algorithm: str) -> None:
     """Raise ``bundle_key_unfit`` unless the key's type, curve and size fit the algorithm.
 
     **Security**: HS256 and kin are refused outright; a shared secret lets every verifier sign.
@@ -128,9 +128,9 @@ def check_key(public: _PublicKey, algorithm: str) -> None:
         raise BundleMisuse("bundle_key_unfit", f"{algorithm} needs its own kind of key; RSA from {RSA_MIN_BITS} bits")
 
 
-def default_algorithm(key: PrivateKey) -> str:
-    """The algorithm a private key signs with when nothing else is said."""
-    if isinstance(key, rsa.RSAPrivateKey):
+def default_algorithm(key: PrivateKey | PublicKey) -> str:
+    """The algorithm a key is used with when nothing else is said."""
+    if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
         return "PS256"
     for algorithm, (curve, _) in _CURVES.items():
         if key.curve.name == curve:

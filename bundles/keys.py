@@ -44,6 +44,25 @@ def load_private_key(path: Path) -> PrivateKey:
     return key
 
 
+def load_verifying_key(path: Path) -> tuple[str, bytes]:
+    """The algorithm and public PEM of a key file that holds either half."""
+    try:
+        with path.open("rb") as file:
+            pem = file.read(1 << 16)
+    except OSError as refused:
+        raise BundleUnavailable("key_unavailable", f"{path}: {refused.strerror}") from refused
+    if b"PRIVATE KEY" in pem:
+        private = load_private_key(path)
+        return default_algorithm(private), public_pem(private)
+    try:
+        public = serialization.load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as refused:
+        raise BundleMisuse("bundle_key_unfit", f"{path} is not a PEM key") from refused
+    if not isinstance(public, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
+        raise BundleMisuse("bundle_key_unfit", f"{path} is neither an EC nor an RSA key")
+    return default_algorithm(public), pem
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Write a secret that only its owner can read; an existing file is never replaced."""
     try:

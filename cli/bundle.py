@@ -1,0 +1,264 @@
+"""``tidegate bundle``: build, sign, verify and inspect signed bundles.
+
+Thin: every decision is made in ``bundles``; here are the options, the clock and the words.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from bundles.archive import ArchiveLimits
+from bundles.build import (
+    STEPS,
+    BuiltBundle,
+    SigningOptions,
+    build_bundle,
+    check_rebuild,
+    inspect_bundle,
+    sign_archive,
+)
+from bundles.canonical import JsonValue, sha256_hex
+from bundles.compiler import find_opa
+from bundles.errors import BundleError, BundleMisuse, BundleUnavailable
+from bundles.keys import load_private_key, load_verifying_key
+from bundles.sequence import write_durably
+from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, read_sequence, verify_bundle
+from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, JSON_OPTION, emit, fail, shown
+from cli.token import ttl_seconds
+from pdp.agreement import Difference, agree
+from pdp.errors import PdpError
+
+app = typer.Typer(help="Build, sign, verify and inspect signed bundles.", no_args_is_help=True)
+
+T = TypeVar("T")
+
+ARCHIVE: Final = typer.Argument(..., help="The bundle archive.", dir_okay=False)
+SOURCE: Final = typer.Argument(..., help="The source directory.", file_okay=False)
+TRUSTED: Final = typer.Option(..., "--key", help="The trusted key (public or private PEM).", dir_okay=False)
+KEY: Final = typer.Option(..., "--key", help="The private signing key (PEM, 0600).", dir_okay=False)
+OUT: Final = typer.Option(..., "--out", help="Where the signed archive goes.", dir_okay=False)
+NAME: Final = typer.Option("main", "--name", help="The bundle's name in the gateway's configuration.")
+AUDIENCE: Final = typer.Option("tidegate", "--audience", help="Whom the bundle is meant for.")
+KEYID: Final = typer.Option("bundle", "--keyid", help="The key's name in the gateway's configuration.")
+SCOPE: Final = typer.Option("write", "--scope", help="The scope the key signs.")
+EPOCH: Final = typer.Option(0, "--epoch", min=0, help="Raised at the gateway when keys were recovered.")
+SEQUENCE: Final = typer.Option(None, "--sequence", min=1, help="Default: the next one after those known here.")
+MINIMUM: Final = typer.Option(0, "--minimum-sequence", min=0, help="Refuse a lower sequence.")
+TTL: Final = typer.Option(None, "--ttl", help="How long the signature holds, as 12h; default without end.")
+REVISION: Final = typer.Option(None, "--revision", help="Default: a digest of the content.")
+REBUILD: Final = typer.Option(False, "--rebuild", help="Compile the Rego again and compare the module's bytes.")
+
+
+@app.command()
+def build(
+    source: Path = SOURCE,
+    key: Path = KEY,
+    out: Path = OUT,
+    sequence: int | None = SEQUENCE,
+    name: str = NAME,
+    audience: str = AUDIENCE,
+    keyid: str = KEYID,
+    scope: str = SCOPE,
+    epoch: int = EPOCH,
+    ttl: str | None = TTL,
+    revision: str | None = REVISION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Check, test, compile, prove and sign a source directory."""
+    options = SigningOptions(
+        name=name, audience=audience, keyid=keyid, scope=scope, epoch=epoch, sequence=sequence, revision=revision
+    )
+
+    def work() -> BuiltBundle:
+        with _Steps() as steps:
+            return build_bundle(
+                source, key=key, out=out, options=_dated(options, ttl), agreement=_agreement, progress=steps.begin
+            )
+
+    built = _guarded(work, as_json)
+    policy = built.policy
+    document = {
+        "path": str(built.path),
+        "name": built.name,
+        "revision": built.revision,
+        "sequence": built.sequence,
+        "digest": built.digest,
+        "files": built.files_count,
+        "tests": policy.tests_passed,
+        "agreed": policy.inputs_agreed,
+        "warnings": [str(finding) for finding in policy.warnings],
+    }
+
+    def words(console: Console) -> None:
+        for finding in policy.warnings:
+            console.print(f"warning: {shown(finding)}")
+        console.print(f"Built {shown(built.path)}: sequence {built.sequence}, revision {shown(built.revision)}")
+        console.print(f"{policy.tests_passed} tests passed; both engines agree on {policy.inputs_agreed} inputs.")
+
+    emit(as_json, document, words)
+
+
+@app.command()
+def sign(
+    archive: Path = ARCHIVE,
+    key: Path = KEY,
+    out: Path = OUT,
+    sequence: int | None = SEQUENCE,
+    name: str = NAME,
+    audience: str = AUDIENCE,
+    keyid: str = KEYID,
+    scope: str = SCOPE,
+    epoch: int = EPOCH,
+    ttl: str | None = TTL,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Sign an archive anew, after its module came out of its own Rego again."""
+    options = SigningOptions(name=name, audience=audience, keyid=keyid, scope=scope, epoch=epoch, sequence=sequence)
+
+    def work() -> dict[str, Any]:
+        raw, private = _read(archive), load_private_key(key)
+        trust = TrustPolicy(name, audience, (_trusted(key, keyid, scope),), epoch=epoch)
+        wanted = sequence if sequence is not None else read_sequence(raw, trust)
+        signed = sign_archive(raw, private, replace(_dated(options, ttl), sequence=wanted), opa=find_opa())
+        write_durably(out, signed)
+        return {"path": str(out), "sequence": wanted, "digest": f"sha256:{sha256_hex(signed)}"}
+
+    done = _guarded(work, as_json)
+    emit(as_json, done, lambda console: console.print(f"Signed {shown(out)}: sequence {done['sequence']}"))
+
+
+@app.command()
+def verify(
+    archive: Path = ARCHIVE,
+    key: Path = TRUSTED,
+    name: str = NAME,
+    audience: str = AUDIENCE,
+    keyid: str = KEYID,
+    scope: str = SCOPE,
+    epoch: int = EPOCH,
+    minimum: int = MINIMUM,
+    rebuild: bool = REBUILD,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Check an archive as the gateway does."""
+
+    def work() -> TrustedBundle:
+        trust = TrustPolicy(name, audience, (_trusted(key, keyid, scope),), epoch=epoch)
+        trusted = verify_bundle(_read(archive), trust, now=int(time.time()), highest_sequence=minimum)
+        if rebuild:
+            check_rebuild(trusted, opa=find_opa())
+        return trusted
+
+    trusted = _guarded(work, as_json)
+    document = {
+        "verified": True,
+        "rebuilt": rebuild,
+        "name": trusted.name,
+        "revision": trusted.revision,
+        "sequence": trusted.sequence,
+        "digest": trusted.digest,
+        "expires_at": trusted.expires_at,
+        "profile": trusted.profile,
+    }
+
+    def words(console: Console) -> None:
+        console.print(f"{shown(archive)} is {shown(trusted.name)}, sequence {trusted.sequence}, signed by {keyid}.")
+        console.print(f"revision {shown(trusted.revision)}, {trusted.digest}")
+        if rebuild:
+            console.print("The module is what OPA compiles from the Rego inside.")
+
+    emit(as_json, document, words)
+
+
+@app.command()
+def inspect(archive: Path = ARCHIVE, as_json: bool = JSON_OPTION) -> None:
+    """Say what an archive holds; verifies nothing."""
+    document = _guarded(lambda: inspect_bundle(_read(archive)), as_json)
+
+    def words(console: Console) -> None:
+        for field, value in document.items():
+            listed = ", ".join(map(str, value)) if isinstance(value, (list, dict)) else value
+            console.print(f"{field}: {shown(listed)}")
+
+    emit(as_json, document, words)
+
+
+class _Steps:
+    """A progress bar on a terminal, nothing in a pipe."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._task = self._bar.add_task("", total=len(STEPS))
+
+    def __enter__(self) -> _Steps:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, step: str) -> None:
+        """Show that a step begins."""
+        self._bar.update(self._task, description=step, completed=STEPS.index(step))
+
+
+def _agreement(
+    files: Mapping[str, bytes],
+    data: Mapping[str, JsonValue],
+    wasm: bytes,
+    inputs: Sequence[Mapping[str, JsonValue]],
+) -> list[Difference]:
+    return agree(files, data, wasm, inputs, find_opa())
+
+
+def _dated(options: SigningOptions, ttl: str | None) -> SigningOptions:
+    now = int(time.time())
+    try:
+        expires = None if ttl is None else now + ttl_seconds(ttl)
+    except ValueError as refused:
+        raise BundleMisuse("ttl_invalid", str(refused)) from refused
+    return replace(options, issued_at=now, expires_at=expires)
+
+
+def _trusted(key: Path, keyid: str, scope: str) -> TrustedKey:
+    """A trusted key from a PEM file of either half."""
+    algorithm, pem = load_verifying_key(key)
+    return TrustedKey(keyid, algorithm, scope, pem)
+
+
+def _read(archive: Path) -> bytes:
+    """The archive's bytes, never more than the limit and one."""
+    try:
+        with archive.open("rb") as file:
+            return file.read(ArchiveLimits().archive_max_bytes + 1)
+    except OSError as missing:
+        raise BundleUnavailable("bundle_missing", f"{archive}: {missing.strerror}") from missing
+
+
+def _guarded(work: Callable[[], T], as_json: bool) -> T:
+    """Run ``work``; an error of ours ends the command with its code and page 3's exit status."""
+    try:
+        return work()
+    except BundleError as failure:
+        _fail(failure, as_json)
+    except PdpError as failure:
+        fail(failure.code, str(failure), status=EXIT_REFUSED, as_json=as_json)
+
+
+def _fail(failure: BundleError, as_json: bool) -> NoReturn:
+    status = EXIT_REFUSED
+    if isinstance(failure, BundleUnavailable):
+        status = EXIT_UNAVAILABLE
+    elif isinstance(failure, BundleMisuse):
+        status = EXIT_USAGE
+    fail(failure.code, failure.detail, status=status, as_json=as_json)
