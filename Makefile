@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PIP_LOCKED := $(PIP) install --require-hashes --no-deps --no-build-isolation
 SOURCES := rego bundles pdp gateway agent cli examples benchmarks tests tools
+RUN_DIR ?= run
 NODE_DIR := tests/e2e/node
 
 .DEFAULT_GOAL := help
@@ -46,7 +47,7 @@ $(NODE_DIR)/node_modules/.stamp: $(NODE_DIR)/package.json $(NODE_DIR)/package-lo
 
 # --- what people type ---------------------------------------------------------------------------------------------
 run: env
-	@$(BIN)/python -m examples.quickstart --dir run $(if $(ONCE),--once)
+	@$(BIN)/python -m examples.quickstart --dir $(RUN_DIR) $(if $(ONCE),--once)
 
 lint: dev-env
 	@$(BIN)/ruff check $(SOURCES)

@@ -1,6 +1,6 @@
 """The gate against a bare reverse proxy and the target itself, in alternating rounds of one run.
 
-Read: one record before the answer. Write: intent before sending, outcome before the answer. Both with policy, schema and
+Read: one record before the answer. Write: intent before sending, outcome before the answer. Both with policy, schema,
 a flushed ledger. A figure is the median of the rounds; only ratios inside one run mean anything.
 """
 

@@ -1,4 +1,4 @@
-"""The two processes a measurement stands on: a target that answers at once, and the floor, a bare aiohttp reverse proxy.
+"""The two processes a measurement stands on: a target that answers at once, and the floor, a bare reverse proxy.
 
 `python -m benchmarks.servers target PORT` or `… floor PORT TARGET_PORT`. The floor does what any reverse proxy on this
 stack must do (one client session, headers copied, body streamed) and nothing else: no policy, no record.
@@ -23,7 +23,7 @@ async def _answer(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response(body=ANSWER, content_type="application/json")
 
 
-def _proxy(session: aiohttp.ClientSession, target: str) -> web.Server[web.BaseRequest]:
+def _proxy(session: aiohttp.ClientSession, target: str) -> web.Server:
     async def forward(request: web.BaseRequest) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in DROPPED}
         body = request.content if request.can_read_body else None
