@@ -132,9 +132,9 @@ class FramingWatch:
             return data[taken:]
         pending = self._pending + data
         end = pending.find(b"\r\n")
+        if (end if end >= 0 else len(pending)) > _CHUNK_LINE_MAX_BYTES:
+            raise refusal("malformed_request", "a line of the chunked body is too long")
         if end < 0:
-            if len(pending) > _CHUNK_LINE_MAX_BYTES:
-                raise refusal("malformed_request", "a line of the chunked body is too long")
             self._pending = pending
             return b""
         self._pending = b""
