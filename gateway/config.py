@@ -285,7 +285,7 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[An
     for key_node, _ in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
             raise ConfigError("config_invalid", f"line {key_node.start_mark.line + 1}: merge keys are not used here")
-        key = str(loader.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]
+        key = str(loader.construct_object(key_node, deep=True))
         if key in seen:
             raise ConfigError("config_invalid", f"line {key_node.start_mark.line + 1}: {key!r} stands twice")
         seen.add(key)

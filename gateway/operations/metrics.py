@@ -96,4 +96,5 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All metrics in OpenMetrics text."""
-        return generate_openmetrics(self.registry)
+        text: bytes = generate_openmetrics(self.registry)  # type: ignore[no-untyped-call]
+        return text

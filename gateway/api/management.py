@@ -1,0 +1,73 @@
+"""Operations of /v1 as actions of the connector `tidegate`, decided by the bundle like every other call (rule 10).
+
+Guarantees: only ALLOW lets an operation through; the tenant comes from the token alone. Leaves what an operation does to
+its own module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from bundles.canonical import JsonValue
+from gateway.edge.headers import RequestHead
+from gateway.edge.identity import Subject
+from gateway.edge.jwks import identify
+from gateway.edge.problem import refusal
+from gateway.edge.tokens import find_token
+from gateway.flow.call import reasons_of
+from gateway.flow.describe import subject_facts
+from gateway.running import Running
+from pdp.documents import ActionFacts, Effect, PolicyInput, ResourceFacts
+from pdp.errors import EngineFailed, PdpError
+
+CONNECTOR: Final = "tidegate"
+_WRITES: Final = frozenset({"vote", "withdraw", "set", "clear", "create"})
+_STALE_CODES: Final = frozenset({"policy_stale", "policy_unavailable", "engine_failed"})
+
+
+async def caller(running: Running, head: RequestHead) -> Subject:
+    """Who asks; the token stands as `Authorization: Bearer`. Raises `Refusal`."""
+    found = find_token(head.headers, head.target.query, None, ("bearer",))
+    reach = running.assembly.reach
+    return await identify(reach.verifier, reach.keys, found.token, running.services.clock())
+
+
+async def authorize(
+    running: Running,
+    subject: Subject,
+    operation: str,
+    call_id: str,
+    *,
+    resource_id: str = "",
+    args: Mapping[str, JsonValue] | None = None,
+) -> None:
+    """Raise `denied` unless the bundle allows `tidegate.<operation>` (`noun.verb`) to the subject.
+
+    **Security**: setting a kill switch must work while no policy can be asked; then, and only then, the configured
+    emergency roles decide.
+    """
+    noun, _, verb = operation.partition(".")
+    question = PolicyInput(
+        subject=subject_facts(subject),
+        action=ActionFacts(f"{CONNECTOR}.{operation}", "write" if verb in _WRITES else "read"),
+        resource=ResourceFacts(noun, resource_id, CONNECTOR, CONNECTOR),
+        args=args or {},
+        time_unix=running.services.clock(),
+        call=call_id,
+    )
+    try:
+        decided = await running.services.policy.decide(question)
+    except PdpError as failed:
+        if isinstance(failed, EngineFailed):
+            running.services.metrics.engine_errors.inc()
+        emergency = running.assembly.config.document.management.emergency_roles
+        if operation == "switch.set" and set(emergency) & set(subject.roles):
+            return
+        raise refusal(failed.code if failed.code in _STALE_CODES else "engine_failed") from failed
+    if decided.decision.effect is not Effect.ALLOW:
+        reasons = reasons_of(decided)
+        if decided.decision.effect is not Effect.DENY:
+            message = "operations of the gate are not held for approval by this version"
+            reasons = [{"code": "not_supported", "rule": "", "message": message}]
+        raise refusal("denied", "", reasons=reasons, decision=decided.decision_id)

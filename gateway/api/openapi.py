@@ -1,0 +1,99 @@
+"""The description of /v1 in OpenAPI 3.1, from one table of its operations."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from gateway.edge.problem import CODES
+
+_OPERATIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
+    ("post", "/v1/calls", "Make a governed call", (200, 202)),
+    ("get", "/v1/calls/{id}", "Status of a call", (200,)),
+    ("get", "/v1/calls/{id}/response", "Stored answer of a call", (200,)),
+    ("get", "/v1/approvals", "What waits for a person", (200,)),
+    ("get", "/v1/approvals/{id}", "One approval", (200,)),
+    ("post", "/v1/approvals/{id}/votes", "Vote", (200,)),
+    ("post", "/v1/approvals/{id}/withdraw", "Withdraw one's own held call", (200,)),
+    ("get", "/v1/enforcement", "What is enforced right now", (200,)),
+    ("get", "/v1/switches", "Switches that are set", (200,)),
+    ("get", "/v1/switches/{scope}", "One switch", (200,)),
+    ("put", "/v1/switches/{scope}", "Set a kill switch", (200,)),
+    ("delete", "/v1/switches/{scope}", "Clear a kill switch", (200,)),
+)
+_BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("post", "/v1/calls"): {
+        "type": "object",
+        "required": ["instance", "action"],
+        "additionalProperties": False,
+        "properties": {
+            "instance": {"type": "string"},
+            "action": {"type": "string"},
+            "arguments": {"type": "object"},
+            "idempotency_key": {"type": "string", "maxLength": 255},
+            "ticket": {"type": "string"},
+            "run": {"type": "string"},
+        },
+    },
+    ("post", "/v1/approvals/{id}/votes"): {
+        "type": "object",
+        "required": ["decision", "action_digest"],
+        "additionalProperties": False,
+        "properties": {
+            "decision": {"enum": ["approve", "deny"]},
+            "reason": {"type": "string", "maxLength": 2000},
+            "action_digest": {"type": "string"},
+        },
+    },
+    ("put", "/v1/switches/{scope}"): {
+        "type": "object",
+        "required": ["reason"],
+        "additionalProperties": False,
+        "properties": {"reason": {"type": "string"}},
+    },
+}
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "code"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"enum": sorted(CODES)},
+        "detail": {"type": "string"},
+        "call": {"type": "string"},
+    },
+}
+
+
+@lru_cache(maxsize=1)
+def description() -> dict[str, Any]:
+    """The OpenAPI document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for method, path, summary, statuses in _OPERATIONS:
+        operation: dict[str, Any] = {
+            "summary": summary,
+            "responses": {str(status): {"description": "Done"} for status in statuses},
+        }
+        operation["responses"]["default"] = {
+            "description": "Refused",
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ]
+        body = _BODIES.get((method, path))
+        if body is not None:
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        paths.setdefault(path, {})[method] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Tidegate", "version": "1"},
+        "paths": paths,
+        "components": {
+            "schemas": {"Problem": _PROBLEM},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+        "security": [{"bearer": []}],
+    }

@@ -1,0 +1,72 @@
+"""``/v1/switches``: kill switches of the caller's tenant."""
+
+from __future__ import annotations
+
+import re
+
+from gateway.api.exchange import ApiExchange, answer, text
+from gateway.api.management import authorize
+from gateway.approvals.render import rfc3339
+from gateway.edge.answer import Answer
+from gateway.edge.problem import refusal
+from gateway.flow.describe import subject_record
+from gateway.ledger.record import RecordDraft
+from gateway.ledger.writer import LedgerUnavailable
+from gateway.running import Running
+from gateway.store.port import ClearSwitch, SetSwitch, StoreConflict, StoreEffect, SwitchRow
+
+_SCOPE = re.compile(r"tenant/([^/]{1,256})(?:/(?:connector|action|subject)/[^/]{1,256})?")
+
+
+async def handle(running: Running, exchange: ApiExchange) -> Answer:
+    """Answer a request below ``/v1/switches``."""
+    scope = "/".join(exchange.parts[1:])
+    method = exchange.head.method
+    if method == "GET":
+        await authorize(running, exchange.subject, "switch.read", exchange.call_id, resource_id=scope)
+        rows = [row for row in running.services.switches.of(exchange.subject.tenant) if scope in ("", row.scope)]
+        if scope and not rows:
+            raise refusal("not_found", "this switch is not set")
+        return (
+            answer(_document(rows[0])) if scope else answer({"items": [_document(row) for row in rows], "next": None})
+        )
+    found = _SCOPE.fullmatch(scope)
+    if found is None or found[1] != exchange.subject.tenant:
+        raise refusal("not_found", "a scope is tenant/T[/connector|/action|/subject/NAME] of your own tenant")
+    if method == "PUT":
+        await authorize(running, exchange.subject, "switch.set", exchange.call_id, resource_id=scope)
+        reason = text(await exchange.document(frozenset({"reason"})), "reason", required=True)
+        now = int(running.services.clock() * 1000)
+        row = SwitchRow(exchange.subject.tenant, scope, reason, exchange.subject.id, now)
+        await _change(running, exchange, "set", SetSwitch(row))
+        return answer(_document(row))
+    if method == "DELETE":
+        await authorize(running, exchange.subject, "switch.clear", exchange.call_id, resource_id=scope)
+        await _change(running, exchange, "clear", ClearSwitch(exchange.subject.tenant, scope))
+        return answer({"scope": scope, "set": False})
+    raise refusal("method_not_allowed", "only GET, PUT and DELETE are allowed here")
+
+
+async def _change(running: Running, exchange: ApiExchange, verb: str, effect: StoreEffect) -> None:
+    draft = RecordDraft(
+        log=exchange.log,
+        kind="switch",
+        ids={"call": exchange.call_id},
+        subject=subject_record(exchange.subject),
+        action={"name": f"tidegate.switch.{verb}", "scope": "/".join(exchange.parts[1:])},
+        decision=None,
+        policy={},
+        digests={},
+        actor=exchange.subject.id,
+    )
+    try:
+        await running.services.writer.append(draft, effects=(effect,))
+    except StoreConflict as conflict:
+        raise refusal(conflict.code, conflict.detail) from conflict
+    except LedgerUnavailable as failed:
+        raise refusal("ledger_unavailable", failed.detail) from failed
+    await running.services.switches.refresh(running.services.store)
+
+
+def _document(row: SwitchRow) -> dict[str, object]:
+    return {"scope": row.scope, "set": True, "reason": row.reason, "set_by": row.set_by, "since": rfc3339(row.set_at)}

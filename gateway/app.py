@@ -1,0 +1,260 @@
+"""One gate process: starts its parts in order, reloads all or nothing, stops gracefully.
+
+Guarantees: nothing listens before the policy is in force, the ledger can be written and open intents of an earlier run
+are marked unknown; a reload that fails leaves everything as it was; a stop lets running calls finish or record their end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+from pathlib import Path
+from time import time
+
+from bundles.sequence import SequenceFile
+from bundles.trusted_set import TrustedBundle, verify_bundle
+from gateway.api.calls import CallsApi
+from gateway.api.router import Router
+from gateway.approvals.service import ApprovalLimits, ApprovalService
+from gateway.assembly import Assembly, build_assembly, edge_limits, read_bundle_file, trust_policy
+from gateway.config import ConfigError, GatewayConfig, load_config
+from gateway.connectors.tickets import TicketBook
+from gateway.edge.server import RunningServer, start_server
+from gateway.egress.dialer import UpstreamPools
+from gateway.flow.driver import Services
+from gateway.flow.switches import POLL_SECONDS, SwitchBoard
+from gateway.ledger.record import RecordDraft
+from gateway.ledger.recovery_client import recover_open_intents
+from gateway.ledger.writer import LedgerWriter
+from gateway.operations.listener import MetricsListener
+from gateway.operations.log import EVENT_GATE, LineLog
+from gateway.operations.metrics import Metrics
+from gateway.proxying import CallRunner
+from gateway.running import Running
+from gateway.store.keyfile import read_key_file
+from gateway.store.port import RaiseSequence, StoreUnavailable
+from gateway.store.sealing import TenantKeys
+from gateway.store.sqlite import SqliteStore
+from pdp.engine import PolicyEngine
+from pdp.opa_server import OpaServerEngine
+from pdp.prepared import PolicyPlane
+from pdp.wasm.host import WasmEngine
+
+OPERATOR_LOG = ("_gate", "_operations")
+
+
+def _wall_ms() -> int:
+    return int(time() * 1000)
+
+
+def trusted_bundle(config: GatewayConfig, highest_sequence: int) -> TrustedBundle:
+    """The configured bundle, verified. Blocks on the disk. Raises `ConfigError`, `BundleRefused`."""
+    raw = read_bundle_file(config)
+    return verify_bundle(raw, trust_policy(config), now=int(time()), highest_sequence=highest_sequence)
+
+
+class Gate:
+    """A gate and everything it holds; made by `start_gate`."""
+
+    def __init__(self, running: Running, log: LineLog, sequence: SequenceFile, config_path: Path | None) -> None:
+        self._running = running
+        self._log = log
+        self._sequence = sequence
+        self._config_path = config_path
+        self._servers: list[RunningServer] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reloading = asyncio.Lock()
+        self.failed: asyncio.Event = asyncio.Event()
+        runner = CallRunner(running, log)
+        self.router = Router(running, runner, CallsApi(running, runner))
+        self.port = 0
+        self.metrics_port = 0
+
+    @property
+    def running(self) -> Running:
+        """What is in force."""
+        return self._running
+
+    async def listen(self) -> None:
+        """Open the listeners. Raises `OSError` when a port is taken."""
+        config = self._running.assembly.config
+        listen = config.document.listen
+        host, port = config.endpoint(listen.gate)
+        gate = await start_server(self.router.handle, host, port, edge_limits(config))
+        self._servers.append(gate)
+        self.port = gate.port
+        if listen.metrics is not None:
+            host, port = config.endpoint(listen.metrics)
+            metrics = MetricsListener(self._running.services.metrics, self._running.services.writer)
+            server = await start_server(metrics.handle, host, port, edge_limits(config))
+            self._servers.append(server)
+            self.metrics_port = server.port
+        self._tasks.append(asyncio.create_task(self._watch(), name="gate-watch"))
+
+    async def _watch(self) -> None:
+        """See switches that other processes set, and expire approvals whose time has come."""
+        services = self._running.services
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await services.switches.refresh(services.store)
+                await services.approvals.expire_due()
+            except Exception as error:
+                self._log.line(EVENT_GATE, {"what": "watch_failed", "error": str(error)})
+
+    async def reload(self) -> bool:
+        """Read configuration and bundle anew and put both in force, or leave everything as it is."""
+        async with self._reloading:
+            try:
+                await self._reload()
+            except Exception as error:
+                self._log.line(EVENT_GATE, {"what": "reload_refused", "error": str(error)})
+                return False
+            self._log.line(EVENT_GATE, {"what": "reloaded"})
+            return True
+
+    async def _reload(self) -> None:
+        old, services = self._running.assembly, self._running.services
+        config = old.config
+        if self._config_path is not None:
+            text = await asyncio.to_thread(self._config_path.read_text)
+            config = load_config(text, self._config_path.resolve().parent, os.environ)
+        for name in ("listen", "store", "ledger", "engine"):
+            if getattr(config.document, name) != getattr(old.config.document, name):
+                raise ConfigError("restart_needed", f"{name} changes only with a restart")
+        highest = await _highest(config, services.store, self._sequence)  # type: ignore[arg-type]
+        bundle = await asyncio.to_thread(trusted_bundle, config, highest)
+        fresh = await asyncio.to_thread(build_assembly, config, bundle, services.pools)
+        await fresh.keys.start()
+        active = services.policy.current()
+        if active is None or active.bundle.digest != bundle.digest:
+            await services.policy.load(bundle)
+            await self.record_bundle(bundle)
+        self._running.assembly = fresh
+        services.metrics.bound_labels(fresh.labels)
+        services.metrics.bundle_sequence.set(bundle.sequence)
+        await old.keys.close()
+
+    async def record_bundle(self, bundle: TrustedBundle) -> None:
+        """Record which bundle came into force, and never go below its sequence again."""
+        await asyncio.to_thread(self._sequence.raise_to, bundle.name, bundle.sequence)
+        draft = RecordDraft(
+            log=OPERATOR_LOG,
+            kind="bundle",
+            ids={},
+            subject={},
+            action={"name": "tidegate.bundle.load"},
+            decision=None,
+            policy={"bundle": bundle.digest, "revision": bundle.revision[:256], "sequence": bundle.sequence},
+            digests={},
+            actor="gateway",
+        )
+        effect = RaiseSequence(bundle.name, bundle.sequence)
+        await self._running.services.writer.append(draft, effects=(effect,))
+
+    async def close(self) -> None:
+        """Accept nothing more, let calls finish for the configured grace, write what waits."""
+        self._running.closing = True
+        grace = self._running.assembly.config.document.limits.grace_seconds
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server in self._servers:
+            await server.close(grace)
+        services = self._running.services
+        await services.pools.close()
+        await self._running.assembly.keys.close()
+        await services.policy.close()
+        await services.writer.close()
+        await services.store.close()
+        await asyncio.to_thread(self._log.close)
+
+
+async def _highest(config: GatewayConfig, store: SqliteStore, sequence: SequenceFile) -> int:
+    name = config.document.bundles[0].name
+    kept = await asyncio.to_thread(sequence.highest, name)
+    try:
+        stored = await store.sequence(name)
+    except StoreUnavailable:
+        return kept
+    return max(kept, stored)
+
+
+def _engine(config: GatewayConfig, cache_key: bytes) -> PolicyEngine | OpaServerEngine:
+    engine = config.document.engine
+    if engine == "wasm":
+        cache = config.store_path.parent / "modules"
+        return WasmEngine(cache, cache_key)
+    return OpaServerEngine(engine.opa)
+
+
+async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, log: LineLog | None = None) -> Gate:
+    """Start every part but the listeners, which `Gate.listen` opens.
+
+    Raises `ConfigError`, `BundleRefused`, `PdpError`, `LedgerUnavailable`, `GateMisuse` (a secret or key is missing).
+    """
+    lines = log or LineLog(sys.stdout.buffer)
+    secret = await asyncio.to_thread(read_key_file, config.file(config.document.ledger.hmac))
+    keys = TenantKeys(secret)
+    await asyncio.to_thread(config.store_path.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
+    store = SqliteStore(config.store_path, keys=keys, clock=_wall_ms)
+    failed: asyncio.Event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_fatal(cause: str) -> None:
+        lines.line(EVENT_GATE, {"what": "ledger_failed", "error": cause})
+        loop.call_soon_threadsafe(failed.set)
+
+    writer = LedgerWriter(store, node=f"gate-{secrets.token_hex(4)}", on_fatal=on_fatal)
+    await writer.start()
+    await store.open()
+    unknown = await recover_open_intents(store, writer)
+    sequence = SequenceFile(config.file(config.document.ledger.sequence))
+    bundle = await asyncio.to_thread(trusted_bundle, config, await _highest(config, store, sequence))
+    policy = PolicyPlane(_engine(config, keys.key("_gate", "record-hmac")))
+    await policy.load(bundle)
+    services = _services(config, store, writer, policy, keys)
+    assembly: Assembly = await asyncio.to_thread(build_assembly, config, bundle, services.pools)
+    await assembly.keys.start()
+    await services.switches.refresh(store)
+    services.metrics.bound_labels(assembly.labels)
+    services.metrics.bundle_sequence.set(bundle.sequence)
+    gate = Gate(Running(services, keys, assembly, time()), lines, sequence, config_path)
+    gate.failed = failed
+    await gate.record_bundle(bundle)
+    lines.line(
+        EVENT_GATE, {"what": "started", "bundle": bundle.revision, "engine": policy_name(policy), "unknown": unknown}
+    )
+    return gate
+
+
+def policy_name(policy: PolicyPlane) -> str | None:
+    """The engine that answers, if a bundle is in force."""
+    active = policy.current()
+    return active.engine if active is not None else None
+
+
+def _services(
+    config: GatewayConfig, store: SqliteStore, writer: LedgerWriter, policy: PolicyPlane, keys: TenantKeys
+) -> Services:
+    limits = config.document.limits
+    approvals = ApprovalService(
+        store,
+        writer,
+        clock=_wall_ms,
+        random_bytes=secrets.token_bytes,
+        tenant_key=keys.attach_key,
+        limits=ApprovalLimits(open_per_subject_max=limits.holds_per_subject_max),
+    )
+    return Services(
+        store=store,
+        writer=writer,
+        approvals=approvals,
+        policy=policy,
+        pools=UpstreamPools(),
+        tickets=TicketBook(secrets.token_bytes),
+        switches=SwitchBoard(),
+        metrics=Metrics(),
+    )

@@ -1,0 +1,225 @@
+"""Everything that one configuration and one bundle make together, built beside what is in use and swapped whole.
+
+Guarantees: an `Assembly` exists only when every instance has a manifest, a credential and allowed addresses, and every
+secret could be read; whatever is wrong raises before anything changes. Leaves starting and swapping to `gateway.app`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+from bundles.manifest import ConnectorManifest, load_manifests
+from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy
+from gateway.config import ConfigError, GatewayConfig, Instance, Issuer, unsafe_findings
+from gateway.connectors.arguments import SchemaSet
+from gateway.connectors.classify import ActionTable
+from gateway.connectors.credentials import TOKEN_ANSWER_MAX_BYTES, CredentialInjector, SecretReader, TokenExchange
+from gateway.connectors.outbound import header_policy
+from gateway.connectors.rewrite import Rewriter, RewriteTarget
+from gateway.edge.headers import HeaderPairs
+from gateway.edge.identity import IdentityVerifier, IssuerPolicy
+from gateway.edge.jwks import JwksStore
+from gateway.edge.limits import EdgeLimits
+from gateway.edge.tokens import needs_form
+from gateway.egress.addresses import AddressClass
+from gateway.egress.dialer import UpstreamPool, UpstreamPools
+from gateway.egress.exchange import UpstreamTimeouts
+from gateway.flow.driver import Reach, Target
+from gateway.flow.values import FlowLimits, InstancePlan
+
+BUNDLE_MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """One configuration in force: plans by instance name, and what calls reach."""
+
+    config: GatewayConfig
+    plans: Mapping[str, InstancePlan]
+    reach: Reach
+    keys: JwksStore
+    limits: FlowLimits
+    labels: frozenset[str]
+
+
+def edge_limits(config: GatewayConfig) -> EdgeLimits:
+    """The edge's limits as configured."""
+    limits = config.document.limits
+    return EdgeLimits(
+        header_read_seconds=limits.header_read_seconds,
+        body_read_seconds=limits.body_read_seconds,
+        idle_seconds=limits.idle_seconds,
+        uri_max_bytes=limits.uri_max_bytes,
+        headers_max_bytes=limits.headers_max_bytes,
+        headers_max_count=limits.headers_max_count,
+        body_max_bytes=limits.body_max_bytes,
+    )
+
+
+def trust_policy(config: GatewayConfig) -> TrustPolicy:
+    """Which bundle is expected and from whom. Blocks on the disk; raises `ConfigError`."""
+    bundle = config.document.bundles[0]
+    keys = []
+    for key in bundle.trusted_keys:
+        try:
+            pem = config.file(key.key).read_bytes()
+        except OSError as error:
+            raise ConfigError("key_missing", f"{key.key}: {error.strerror}") from error
+        keys.append(TrustedKey(key.keyid, key.algorithm, key.scope, pem))
+    return TrustPolicy(bundle.name, bundle.audience, tuple(keys), bundle.threshold, bundle.epoch)
+
+
+def read_bundle_file(config: GatewayConfig) -> bytes:
+    """The configured archive, bounded. Blocks on the disk; raises `ConfigError`."""
+    path = config.file(config.document.bundles[0].source)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(BUNDLE_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError("bundle_missing", f"{path}: {error.strerror}") from error
+    if len(raw) > BUNDLE_MAX_BYTES:
+        raise ConfigError("bundle_too_large", f"{path} is larger than {BUNDLE_MAX_BYTES} bytes")
+    return raw
+
+
+def issuer_policy(issuer: Issuer) -> IssuerPolicy:
+    """One issuer as the verifier takes it."""
+    return IssuerPolicy(
+        issuer=issuer.issuer,
+        audience=issuer.audience,
+        algorithms=tuple(issuer.algorithms),
+        tenants=tuple(issuer.tenants),
+        development=issuer.development,
+        people=issuer.people,
+        leeway_seconds=issuer.leeway_seconds,
+        max_lifetime_seconds=issuer.lifetime_max_seconds,
+        roles=tuple(issuer.roles) if issuer.roles is not None else None,
+    )
+
+
+def build_assembly(
+    config: GatewayConfig, bundle: TrustedBundle, pools: UpstreamPools, environment: Mapping[str, str] | None = None
+) -> Assembly:
+    """Compile everything. Blocks on the disk and the processor: call it in a thread.
+
+    Raises `ConfigError`, `BundleRefused`, `CredentialError`.
+    """
+    document = config.document
+    findings = unsafe_findings(document)
+    if findings:
+        raise ConfigError("config_unsafe", "; ".join(findings))
+    manifests = load_manifests(bundle.data)
+    secrets = SecretReader(environment if environment is not None else os.environ, config.base_dir)
+    everywhere = tuple(
+        RewriteTarget(name, instance.base_url.rstrip("/"), f"{config.external_url}/c/{name}")
+        for name, instance in document.instances.items()
+    )
+    plans: dict[str, InstancePlan] = {}
+    targets: dict[str, Target] = {}
+    compiled: dict[str, tuple[ActionTable, SchemaSet]] = {}
+    for name, instance in document.instances.items():
+        manifest = manifests.get(instance.connector)
+        if manifest is None:
+            raise ConfigError("config_invalid", f"instances.{name}: the bundle has no connector {instance.connector}")
+        if instance.connector not in compiled:
+            compiled[instance.connector] = (ActionTable(manifest), SchemaSet(manifest))
+        table, schemas = compiled[instance.connector]
+        plans[name] = _plan(name, instance, manifest, (table, schemas), config)
+        own_first = tuple(sorted(everywhere, key=lambda target: target.instance != name))
+        targets[name] = _target(name, instance, manifest, secrets, Rewriter(manifest, own_first), pools, document)
+    keys = _keys(config)
+    verifier = IdentityVerifier({i.issuer: issuer_policy(i) for i in document.identity.issuers}, keys)
+    reach = Reach(verifier, keys, targets, _timeouts(config), document.limits.stream_max_seconds)
+    labels = {"tidegate"} | set(manifests)
+    labels.update(action.name for manifest in manifests.values() for action in manifest.actions)
+    return Assembly(config, plans, reach, keys, _flow_limits(config), frozenset(labels))
+
+
+def _keys(config: GatewayConfig) -> JwksStore:
+    sources = {}
+    for issuer in config.document.identity.issuers:
+        if not issuer.jwks.startswith("file:"):
+            raise ConfigError("config_invalid", f"{issuer.issuer}: https: key sets need the fetcher of a later version")
+        sources[issuer.issuer] = f"file:{config.file(issuer.jwks)}"
+    return JwksStore(sources, clock=monotonic)
+
+
+def _plan(
+    name: str,
+    instance: Instance,
+    manifest: ConnectorManifest,
+    compiled: tuple[ActionTable, SchemaSet],
+    config: GatewayConfig,
+) -> InstancePlan:
+    overriding = [action for action in manifest.actions if action.caller_token is not None]
+    places = manifest.caller_token
+    return InstancePlan(
+        name=name,
+        manifest=manifest,
+        table=compiled[0],
+        schemas=compiled[1],
+        headers=header_policy(manifest),
+        tenants=frozenset(instance.tenants),
+        workspaces=frozenset(instance.workspaces),
+        environments=frozenset(instance.environments),
+        base_url=instance.base_url.rstrip("/"),
+        external_url=f"{config.external_url}/c/{name}",
+        wants_form=needs_form(places, manifest.credential_places),
+        has_token_overrides=bool(overriding),
+    )
+
+
+def _target(
+    name: str,
+    instance: Instance,
+    manifest: ConnectorManifest,
+    secrets: SecretReader,
+    rewriter: Rewriter,
+    pools: UpstreamPools,
+    document: object,
+) -> Target:
+    try:
+        allowed = frozenset({AddressClass.PUBLIC, *(AddressClass(named) for named in instance.allow_addresses)})
+    except ValueError as error:
+        raise ConfigError("config_invalid", f"instances.{name}.allow_addresses: {error}") from error
+    pool = UpstreamPool(allowed)
+    injector = CredentialInjector(
+        manifest.auth, instance.credential, secrets, exchange=_token_exchange(pool), clock=monotonic
+    )
+    fingerprint = hashlib.sha256(repr(sorted(instance.credential.items())).encode()).hexdigest()[:16]
+    return Target(instance.base_url.rstrip("/"), injector, fingerprint, allowed, rewriter)
+
+
+def _token_exchange(pool: UpstreamPool) -> TokenExchange:
+    async def exchange(url: str, headers: HeaderPairs, body: bytes) -> tuple[int, bytes]:
+        response = await pool.request("POST", url, headers, body)
+        try:
+            return response.status, await response.read(TOKEN_ANSWER_MAX_BYTES)
+        finally:
+            await response.close()
+
+    return exchange
+
+
+def _timeouts(config: GatewayConfig) -> UpstreamTimeouts:
+    limits = config.document.limits
+    return UpstreamTimeouts(
+        connect_seconds=limits.upstream_connect_seconds,
+        first_byte_seconds=limits.upstream_answer_seconds,
+        between_bytes_seconds=limits.upstream_idle_seconds,
+    )
+
+
+def _flow_limits(config: GatewayConfig) -> FlowLimits:
+    limits = config.document.limits
+    return FlowLimits(
+        body_max_bytes=limits.body_max_bytes,
+        response_buffer_max_bytes=limits.response_buffer_max_bytes,
+        stored_answer_max_bytes=limits.stored_answer_max_bytes,
+        stored_answer_keep_seconds=limits.stored_answer_keep_seconds,
+        hold_max_seconds=limits.hold_max_seconds,
+    )

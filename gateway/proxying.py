@@ -1,0 +1,225 @@
+"""From a request on the gate's listener to its answer: routes, the driver of each call, headers, log line, metrics.
+
+Guarantees: every request is answered once and counted once; every answer of a call names it (`Tidegate-Call`); a
+refusal is a problem document. Leaves what a call may do to `gateway.flow.call`, operations of /v1 to `gateway.api`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from time import monotonic
+
+from aiohttp import web
+
+from gateway.approvals.render import rfc3339
+from gateway.edge.answer import Answer
+from gateway.edge.body import has_body, request_head
+from gateway.edge.headers import HeaderPairs, Prefer, RequestHead, prefer
+from gateway.edge.problem import refusal
+from gateway.errors import Refusal
+from gateway.flow import commands as c
+from gateway.flow.call import api_flow, proxy_flow
+from gateway.flow.driver import CallDriver, Services
+from gateway.flow.events import Flow
+from gateway.flow.values import ApiRequest, Finished, FlowContext, ProxyRequest, Trace
+from gateway.operations.log import EVENT_CALL, EVENT_REFUSED, LineLog
+from gateway.running import Running
+
+INSTANCE_PREFIX = "/c/"
+CODE_OK = "ok"
+
+
+def new_call_id() -> str:
+    """A call's id: 128 random bits."""
+    return secrets.token_hex(16)
+
+
+class CallRunner:
+    """Runs calls of one gate, over whatever configuration is in force when each begins."""
+
+    def __init__(self, running: Running, log: LineLog) -> None:
+        self._running = running
+        self._log = log
+
+    @property
+    def services(self) -> Services:
+        """The parts that calls use."""
+        return self._running.services
+
+    async def proxy(self, request: web.BaseRequest, head: RequestHead) -> Answer:
+        """Answer a request below ``/c/``."""
+        assembly = self._running.assembly
+        name, _, _ = head.target.path.removeprefix(INSTANCE_PREFIX).partition("/")
+        plan = assembly.plans.get(name)
+        if plan is None:
+            raise refusal("not_found", "there is no such instance")
+        trace = Trace(new_call_id(), plan.manifest.connector, name)
+        prefix = len(INSTANCE_PREFIX) + len(name)
+        proxied = ProxyRequest(
+            call_id=trace.call_id,
+            plan=plan,
+            head=head,
+            path=head.target.path[prefix:] or "/",
+            segments=head.target.segments[2:],
+            prefer=prefer(head.headers),
+            received_unix=self.services.clock(),
+            has_body=has_body(request),
+        )
+        driver = CallDriver(self.services, assembly.reach, trace, request)
+        return await self._answered(driver, proxy_flow(proxied, trace, self._context()), trace, proxied.prefer)
+
+    async def governed(self, request: web.BaseRequest, api: ApiRequest) -> tuple[Finished | Refusal, Trace]:
+        """Run a call of ``POST /v1/calls``; its end, refused or not."""
+        trace = Trace(api.call_id, api.plan.manifest.connector, api.plan.name)
+        driver = CallDriver(self.services, self._running.assembly.reach, trace, request)
+        started = monotonic()
+        outcome: Finished | Refusal
+        try:
+            end = await driver.run(api_flow(api, trace, self._context()))
+            outcome = end if isinstance(end, Finished) else refusal("upstream_failed", "the answer cannot be held")
+        except Refusal as refused:
+            outcome = refused
+        finally:
+            await driver.close()
+        code = outcome.code if isinstance(outcome, Refusal) else CODE_OK
+        self.settled(trace, code, outcome.status, monotonic() - started)
+        return outcome, trace
+
+    def _context(self) -> FlowContext:
+        running = self._running
+        return FlowContext(running.assembly.limits, running.tenant_keys.record_key, running.chains)
+
+    async def _answered(self, driver: CallDriver, flow: Flow[Finished], trace: Trace, preferred: Prefer) -> Answer:
+        started = monotonic()
+        try:
+            end = await driver.run(flow)
+        except Refusal as refused:
+            await driver.close()
+            self.settled(trace, refused.code, refused.status, monotonic() - started)
+            return self._refused(refused, trace, preferred)
+        except BaseException:
+            await driver.close()
+            raise
+        headers = call_headers(trace)
+        if isinstance(end, c.BeginStream):
+            body = _StreamBody(driver, flow, trace, self, (started, end.status))
+            return Answer(end.status, (*end.headers, *headers), body)
+        if isinstance(end, c.EndStream):
+            raise refusal("upstream_failed", "a stream ended before it began")
+        await driver.close()
+        self.settled(trace, CODE_OK, end.status, monotonic() - started)
+        return Answer(end.status, (*end.headers, *headers), end.body)
+
+    def _refused(self, refused: Refusal, trace: Trace, preferred: Prefer) -> Answer:
+        headers = call_headers(trace)
+        if refused.code == "approval_required":
+            if preferred.respond_async:
+                accepted = Refusal(refused.code, 202, refused.title, refused.detail, refused.extra)
+                location = (("Location", f"/v1/calls/{trace.call_id}"), ("Preference-Applied", "respond-async"))
+                return Answer.problem(accepted, trace.call_id, (*headers, *location))
+            if preferred.wait_seconds is not None:
+                headers = (*headers, ("Preference-Applied", f"wait={preferred.wait_seconds}"))
+        return Answer.problem(refused, trace.call_id, headers)
+
+    def settled(self, trace: Trace, code: str, status: int, seconds: float) -> None:
+        """Count and log the end of a call."""
+        metrics = self.services.metrics
+        subject = trace.subject
+        if subject is None:
+            metrics.unauthenticated.labels(code).inc()
+            event = EVENT_REFUSED
+        else:
+            metrics.count_call((subject.tenant, trace.connector, trace.action, trace.effect, code))
+            event = EVENT_CALL
+        metrics.observe_stage("total", seconds)
+        if code == "outcome_unknown":
+            metrics.dispatch_unknown.inc()
+        self._log.line(event, _line(trace, code, status, seconds, self.services.clock()))
+
+
+def _line(trace: Trace, code: str, status: int, seconds: float, now: float) -> dict[str, object]:
+    subject, decided = trace.subject, trace.decided
+    return {
+        "time": rfc3339(int(now * 1000)),
+        "call": trace.call_id,
+        "instance": trace.instance,
+        "connector": trace.connector,
+        "action": trace.action,
+        "mode": trace.mode,
+        "tenant": subject.tenant if subject else None,
+        "workspace": subject.workspace if subject else None,
+        "subject": subject.id if subject else None,
+        "effect": trace.effect,
+        "decision": decided.decision_id if decided else None,
+        "reasons": [reason.code for reason in decided.decision.reasons] if decided else [],
+        "bundle": decided.bundle_revision if decided else None,
+        "approval": trace.approval_id,
+        "retries": trace.retries,
+        "status": status,
+        "code": code,
+        "seconds": round(seconds, 6),
+    }
+
+
+def call_headers(trace: Trace) -> HeaderPairs:
+    """What the gate says about a call in every answer."""
+    headers: HeaderPairs = (("Tidegate-Call", trace.call_id),)
+    decided = trace.decided
+    if decided is not None:
+        headers = (
+            *headers,
+            ("Tidegate-Decision", decided.decision_id),
+            ("Tidegate-Effect", decided.decision.effect.value),
+            ("Tidegate-Bundle", decided.bundle_revision),
+        )
+    if trace.approval_id is not None:
+        headers = (*headers, ("Tidegate-Approval", trace.approval_id))
+    return headers
+
+
+class _StreamBody:
+    """A streamed answer; closing it, read or not, brings its flow to its end."""
+
+    def __init__(
+        self, driver: CallDriver, flow: Flow[Finished], trace: Trace, runner: CallRunner, began: tuple[float, int]
+    ) -> None:
+        self._driver = driver
+        self._flow = flow
+        self._trace = trace
+        self._runner = runner
+        self._started, self._status = began
+        self._pieces = driver.stream(flow)
+        self._touched = False
+        self._ended = False
+        self._code = CODE_OK
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._touched = True
+        try:
+            return await self._pieces.__anext__()
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            self._code = "upstream_failed"
+            raise
+
+    async def aclose(self) -> None:
+        """Finish: record what was passed on, free the connection, count the call."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._touched:
+            closing = getattr(self._pieces, "aclose", None)
+            if closing is not None:
+                await closing()
+        else:
+            await self._driver.abandon(self._flow)
+        await self._driver.close()
+        self._runner.settled(self._trace, self._code, self._status, monotonic() - self._started)
+
+
+__all__ = ["CallRunner", "call_headers", "new_call_id", "request_head"]

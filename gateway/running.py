@@ -1,0 +1,27 @@
+"""What is in force in one gate process: the parts that last, and the assembly that a reload replaces whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bundles.canonical import JsonValue
+from gateway.assembly import Assembly
+from gateway.flow.driver import Services
+from gateway.store.sealing import TenantKeys
+
+
+@dataclass(slots=True)
+class Running:
+    """The one mutable value of a gate: `assembly` is replaced in one assignment."""
+
+    services: Services
+    tenant_keys: TenantKeys
+    assembly: Assembly
+    started_unix: float
+    closing: bool = False
+
+    def chains(self) -> dict[str, JsonValue]:
+        """The approval chains of the bundle in force."""
+        active = self.services.policy.current()
+        chains = active.bundle.data.get("chains") if active is not None else None
+        return chains if isinstance(chains, dict) else {}
