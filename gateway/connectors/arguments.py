@@ -10,6 +10,7 @@ from, and the place `render` puts it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ MESSAGE_MAX_CHARACTERS: Final = 300
 _COMPOSITION = frozenset({"allOf", "anyOf", "oneOf", "if", "$ref", "dependentSchemas"})
 _CONVERTED = frozenset({"integer", "number", "boolean"})
 _BOOLEANS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -127,9 +129,7 @@ def _convert(text: JsonValue, schema: Any) -> JsonValue:
         return text
     if kind == "boolean":
         return _BOOLEANS.get(text, text)
-    if text.lstrip("-").isdecimal() and len(text) <= 16 and str(number := int(text)) == text:
-        return number
-    return text
+    return int(text) if _INTEGER.fullmatch(text) is not None else text
 
 
 def _pointer(path: Iterable[str | int]) -> str:

@@ -33,8 +33,10 @@ MEDIA_TYPES: Final = {
 }
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-_MEDIA_TYPE = re.compile(rf"\s*({_TOKEN}/{_TOKEN})\s*((?:;\s*{_TOKEN}=(?:{_TOKEN}|\"[^\"\\\r\n]*\")\s*)*);?\s*")
-_PARAMETER = re.compile(rf";\s*({_TOKEN})=({_TOKEN}|\"[^\"\\\r\n]*\")\s*")
+_MEDIA_TYPE = re.compile(
+    rf"({_TOKEN}/{_TOKEN})[ \t]*((?:;[ \t]*{_TOKEN}=(?:{_TOKEN}|\"[^\"\\\r\n]*\")[ \t]*)*);?[ \t]*"
+)
+_PARAMETER = re.compile(rf";[ \t]*({_TOKEN})=({_TOKEN}|\"[^\"\\\r\n]*\")[ \t]*")
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
 _UTF8 = frozenset({"utf-8", "utf8"})
 _FORM_BODY = re.compile(rb"(?:[^;%\x00-\x20\x7f-\xff]|%[0-9A-Fa-f]{2})*")
