@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Never, cast
 
 import orjson
 
@@ -104,27 +104,21 @@ def check_profile(value: object, depth: int = 1) -> None:
     Errors: `RecordMalformed` with code `record_float`, `record_integer`, `record_key`, `record_depth`,
     `record_text` or `record_type`.
     """
-    if value is None or value is True or value is False:
-        return
-    if isinstance(value, str):
-        _check_text(value)
-    elif isinstance(value, int):
-        if not -INTEGER_MAX <= value <= INTEGER_MAX:
+    kind = type(value)
+    if kind is dict:
+        _check_object(cast(dict[object, object], value), depth)
+    elif kind is list or kind is tuple:
+        _check_depth(depth)
+        for item in cast(Sequence[object], value):
+            if type(item) is not str or not item.isascii():
+                check_profile(item, depth + 1)
+    elif kind is str:
+        _check_text(cast(str, value))
+    elif kind is int:
+        if not -INTEGER_MAX <= cast(int, value) <= INTEGER_MAX:
             raise RecordMalformed("record_integer", "an integer is outside ±(2^53−1)")
-    elif isinstance(value, float):
-        raise RecordMalformed("record_float", "a record holds no floats")
-    elif depth >= DEPTH_MAX and isinstance(value, (Mapping, list, tuple)):
-        raise RecordMalformed("record_depth", f"nested deeper than {DEPTH_MAX}")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str) or not key.isascii():
-                raise RecordMalformed("record_key", "keys are ASCII text")
-            check_profile(item, depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            check_profile(item, depth + 1)
-    else:
-        raise RecordMalformed("record_type", f"{type(value).__name__} has no canonical form")
+    elif value is not None and kind is not bool:
+        _refuse_type(value)
 
 
 def canonical_record_json(value: object) -> bytes:
@@ -200,6 +194,26 @@ def keyed_digest(data: bytes, key: bytes) -> dict[str, object]:
     """The digest form of a guessable value: `{hmac, length}` under the tenant's key, so that nobody without the key
     can try values against the record."""
     return {"hmac": hmac.new(key, data, hashlib.sha256).hexdigest(), "length": len(data)}
+
+
+def _check_object(value: dict[object, object], depth: int) -> None:
+    _check_depth(depth)
+    for key, item in value.items():
+        if type(key) is not str or not key.isascii():
+            raise RecordMalformed("record_key", "keys are ASCII text")
+        if type(item) is not str or not item.isascii():
+            check_profile(item, depth + 1)
+
+
+def _check_depth(depth: int) -> None:
+    if depth > DEPTH_MAX:
+        raise RecordMalformed("record_depth", f"nested deeper than {DEPTH_MAX}")
+
+
+def _refuse_type(value: object) -> Never:
+    if isinstance(value, float):
+        raise RecordMalformed("record_float", "a record holds no floats")
+    raise RecordMalformed("record_type", f"{type(value).__name__} has no canonical form")
 
 
 def _check_text(value: str) -> None:

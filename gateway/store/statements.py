@@ -39,6 +39,9 @@ def _p(name: str) -> ColumnElement[Any]:
     return bindparam(name)
 
 
+_NONE: Final[ColumnElement[Any]] = literal_column("0")
+"""SQLAlchemy's SQLite dialect otherwise adds an offset parameter of its own to each limit."""
+
 # Hot path, positional.
 LOG_HEAD: Final = _compiled(
     select(logs.c.id, logs.c.next_seq, logs.c.hash, logs.c.hlc_ms, logs.c.hlc_count).where(
@@ -146,12 +149,15 @@ _older = and_(
 _live = approvals.c.deadline > _p("now")
 _newest_first = (approvals.c.created.desc(), approvals.c.id.desc())
 _list = select(approvals.c.id, approvals.c.sealed)
-LIST_APPROVALS: Final = _compiled(_list.where(_older).order_by(*_newest_first).limit(_p("count")))
+LIST_APPROVALS: Final = _compiled(_list.where(_older).order_by(*_newest_first).limit(_p("count")).offset(_NONE))
 LIST_BY_STATE: Final = _compiled(
-    _list.where(_older, approvals.c.state == _p("state_")).order_by(*_newest_first).limit(_p("count"))
+    _list.where(_older, approvals.c.state == _p("state_")).order_by(*_newest_first).limit(_p("count")).offset(_NONE)
 )
 LIST_LIVE: Final = _compiled(
-    _list.where(_older, approvals.c.state == _p("state_"), _live).order_by(*_newest_first).limit(_p("count"))
+    _list.where(_older, approvals.c.state == _p("state_"), _live)
+    .order_by(*_newest_first)
+    .limit(_p("count"))
+    .offset(_NONE)
 )
 LIST_EXPIRED: Final = _compiled(
     _list.where(
@@ -160,6 +166,7 @@ LIST_EXPIRED: Final = _compiled(
     )
     .order_by(*_newest_first)
     .limit(_p("count"))
+    .offset(_NONE)
 )
 COUNT_PENDING: Final = _compiled(select(func.count()).select_from(approvals).where(_pending, _live))
 DUE_APPROVALS: Final = _compiled(
@@ -168,6 +175,7 @@ DUE_APPROVALS: Final = _compiled(
     .where(_open, approvals.c.deadline <= _p("now"))
     .order_by(approvals.c.deadline)
     .limit(_p("count"))
+    .offset(_NONE)
 )
 GET_ANSWER: Final = _compiled(
     select(answers.c.sealed).where(
@@ -178,14 +186,16 @@ GET_CALL: Final = _compiled(select(calls).where(calls.c.log_id == _p("log"), cal
 RECORDS_OF_CALL: Final = _compiled(
     select(records.c.data)
     .where(records.c.call == _p("call_"), records.c.log_id == _p("log"))
-    .order_by(records.c.seq)
+    .order_by(records.c.id)
     .limit(_p("count"))
+    .offset(_NONE)
 )
 LIST_RECORDS: Final = _compiled(
     select(records.c.seq, records.c.data)
     .where(records.c.log_id == _p("log"), records.c.seq >= _p("first"))
     .order_by(records.c.seq)
     .limit(_p("count"))
+    .offset(_NONE)
 )
 LIST_SWITCHES: Final = _compiled(select(switches).order_by(switches.c.scope))
 LIST_INTENTS: Final = _compiled(
@@ -193,4 +203,5 @@ LIST_INTENTS: Final = _compiled(
     .select_from(open_intents.join(logs, logs.c.id == open_intents.c.log_id))
     .order_by(open_intents.c.wall)
     .limit(_p("count"))
+    .offset(_NONE)
 )
