@@ -34,9 +34,17 @@ test_rules_that_are_no_sets_are_malformed if {
 }
 
 test_malformed_rules_of_other_packages_deny_too if {
+	every name in ["deny", "require_step_up", "require_hitl", "throttle", "route", "redact"] {
+		policies := {"crm": {"allow": {"reader"}}, "mail": {name: true}}
+		decision := tidegate.decision with input as asked with data.policies as policies
+		decision.effect == "DENY"
+	}
+}
+
+test_grants_of_other_packages_are_not_even_read if {
 	policies := {"crm": {"allow": {"reader"}}, "mail": {"allow": true}}
 	decision := tidegate.decision with input as asked with data.policies as policies
-	decision.effect == "DENY"
+	decision.effect == "ALLOW"
 }
 
 odd := ["", 1, true, null, [], {}, {"x"}, {"code": ""}, {"code": 1}, {"message": "m"}, {"code": "c", "message": 1}]

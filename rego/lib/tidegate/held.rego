@@ -4,41 +4,61 @@
 # a policy that was written wrongly must not count as one that said nothing.
 package tidegate
 
+# What each package says under each name, gathered once: this is all of the policies that is ever asked.
+denials[name] := data.policies[name].deny
+
+# Only the packages whose grants count are asked for them; the others' would be work for nothing.
+allowances["common"] := data.policies.common.allow
+
+allowances[name] := elements if {
+	name := input.resource.properties.connector
+	elements := data.policies[name].allow
+}
+
+step_up_demands[name] := data.policies[name].require_step_up
+
+hold_demands[name] := data.policies[name].require_hitl
+
+throttle_demands[name] := data.policies[name].throttle
+
+route_demands[name] := data.policies[name].route
+
+redaction_demands[name] := data.policies[name].redact
+
 # Any element of any type in any package's `deny` denies.
 deny_reasons contains {"code": code_of(element), "rule": rule_name(name, "deny"), "message": message_of(element)} if {
-	some name
-	some element in data.policies[name].deny
+	some name, elements in denials
+	some element in elements
 }
 
 allow_reasons contains {"code": code_of(element), "rule": rule_name(name, "allow"), "message": message_of(element)} if {
-	some name
-	some element in data.policies[name].allow
-	speaks_for_call(name)
+	some name, elements in allowances
+	some element in elements
 }
 
 step_ups contains {"package": name, "element": element} if {
-	some name
-	some element in data.policies[name].require_step_up
+	some name, elements in step_up_demands
+	some element in elements
 }
 
 holds contains {"package": name, "element": element} if {
-	some name
-	some element in data.policies[name].require_hitl
+	some name, elements in hold_demands
+	some element in elements
 }
 
 throttles contains {"package": name, "element": element} if {
-	some name
-	some element in data.policies[name].throttle
+	some name, elements in throttle_demands
+	some element in elements
 }
 
 routes contains {"package": name, "element": element} if {
-	some name
-	some element in data.policies[name].route
+	some name, elements in route_demands
+	some element in elements
 }
 
 redactions contains element if {
-	some name
-	some element in data.policies[name].redact
+	some elements in redaction_demands
+	some element in elements
 }
 
 # A hold is over for the chain that approved this very call.
@@ -90,50 +110,43 @@ not_a_set := "the rule must be a set: use `contains`"
 wrong_element := "an element has not the form of this rule"
 
 malformed_reasons contains malformed(name, "deny", not_a_set) if {
-	some name
-	value := data.policies[name].deny
+	some name, value in denials
 	not is_set(value)
 }
 
 malformed_reasons contains malformed(name, "allow", not_a_set) if {
-	some name
-	value := data.policies[name].allow
+	some name, value in allowances
 	not is_set(value)
 }
 
 malformed_reasons contains malformed(name, "require_step_up", not_a_set) if {
-	some name
-	value := data.policies[name].require_step_up
+	some name, value in step_up_demands
 	not is_set(value)
 }
 
 malformed_reasons contains malformed(name, "require_hitl", not_a_set) if {
-	some name
-	value := data.policies[name].require_hitl
+	some name, value in hold_demands
 	not is_set(value)
 }
 
 malformed_reasons contains malformed(name, "throttle", not_a_set) if {
-	some name
-	value := data.policies[name].throttle
+	some name, value in throttle_demands
 	not is_set(value)
 }
 
 malformed_reasons contains malformed(name, "route", not_a_set) if {
-	some name
-	value := data.policies[name].route
+	some name, value in route_demands
 	not is_set(value)
 }
 
 malformed_reasons contains malformed(name, "redact", not_a_set) if {
-	some name
-	value := data.policies[name].redact
+	some name, value in redaction_demands
 	not is_set(value)
 }
 
 malformed_reasons contains malformed(name, "allow", wrong_element) if {
-	some name
-	some element in data.policies[name].allow
+	some name, elements in allowances
+	some element in elements
 	not well_formed_allow(element)
 }
 
@@ -158,8 +171,8 @@ malformed_reasons contains malformed(held.package, "route", wrong_element) if {
 }
 
 malformed_reasons contains malformed(name, "redact", wrong_element) if {
-	some name
-	some element in data.policies[name].redact
+	some name, elements in redaction_demands
+	some element in elements
 	not well_formed_redaction(element)
 }
 
