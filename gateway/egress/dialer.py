@@ -92,7 +92,9 @@ class UpstreamPool:
         protocol: UpstreamProtocol | None = None
         handed_over = False
         try:
-            protocol = self._take(origin, method) or await self._connect(origin, timeouts)
+            protocol = self._take(origin, method)
+            if protocol is None:  # a protocol is a queue, and false while that is empty
+                protocol = await self._connect(origin, timeouts)
             exchange = Exchange(protocol, origin, timeouts, lambda reusable: self._give(origin, protocol, reusable))
             response = await exchange.run(method, target, headers, body)
             handed_over = True
