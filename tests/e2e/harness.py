@@ -55,7 +55,7 @@ def tidegate(
 
 def child_environment() -> dict[str, str]:
     """The environment of a child: ours, without this run's settings and without proxies."""
-    dropped = ("TIDEGATE_", "COVERAGE_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")
+    dropped = ("TIDEGATE_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     kept["PYTHONPATH"] = str(ROOT)
     kept["NO_COLOR"] = "1"
