@@ -1,0 +1,133 @@
+"""``tidegate gateway``: run the gate, or check what it would enforce."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from bundles.errors import BundleError
+from bundles.sequence import SequenceFile
+from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, JSON_OPTION, emit, fail, shown
+from cli.token import read_config
+from gateway.app import Gate, start_gate, trusted_bundle
+from gateway.assembly import build_assembly
+from gateway.config import ConfigError, GatewayConfig, unsafe_findings
+from gateway.egress.dialer import UpstreamPools
+from gateway.errors import GateError, GateUnavailable
+from gateway.operations.enforcement import enforcement
+from pdp.errors import PdpError
+
+app = typer.Typer(no_args_is_help=True, help="Run the gate; check its configuration.")
+CONFIG_OPTION = typer.Option(Path("tidegate.yaml"), "--config", help="The configuration file.")
+EXIT_LEDGER_FAILED = 1
+
+
+@app.command()
+def run(config: Path = CONFIG_OPTION, as_json: bool = JSON_OPTION) -> None:
+    """Start the gate. SIGHUP reloads, SIGTERM and SIGINT stop it after running calls have ended."""
+    loaded = read_config(config, as_json=as_json)
+    findings = unsafe_findings(loaded.document)
+    if findings:
+        fail("config_unsafe", "; ".join(findings), as_json=as_json)
+    try:
+        status = _run_loop(loaded, config)
+    except (ConfigError, BundleError, PdpError) as error:
+        fail(error.code, error.detail, as_json=as_json)
+    except GateUnavailable as error:
+        fail(getattr(error, "code", "unavailable"), str(error), status=EXIT_UNAVAILABLE, as_json=as_json)
+    except GateError as error:
+        fail(getattr(error, "code", "config_invalid"), str(error), as_json=as_json)
+    except OSError as error:
+        fail("listen_failed", str(error), status=EXIT_UNAVAILABLE, as_json=as_json)
+    raise typer.Exit(status)
+
+
+def _run_loop(config: GatewayConfig, path: Path) -> int:
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if importlib.util.find_spec("uvloop") is not None:
+        factory = importlib.import_module("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_serve(config, path))
+
+
+async def _serve(config: GatewayConfig, path: Path) -> int:
+    gate = await start_gate(config, config_path=path)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[bool]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(gate.reload(), name="reload")
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        await gate.listen()
+        await _first(gate, stop)
+    finally:
+        await gate.close()
+    return EXIT_LEDGER_FAILED if gate.failed.is_set() else 0
+
+
+async def _first(gate: Gate, stop: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait(), name="gate-end") for event in (stop, gate.failed)]
+    _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+
+
+def check_config(config: GatewayConfig) -> dict[str, Any]:
+    """What the gate would enforce with this configuration. Raises what starting would raise."""
+    findings = unsafe_findings(config.document)
+    if findings:
+        raise ConfigError("config_unsafe", "; ".join(findings))
+    sequence = SequenceFile(config.file(config.document.ledger.sequence))
+    bundle = trusted_bundle(config, sequence.highest(config.document.bundles[0].name))
+
+    async def build() -> dict[str, Any]:
+        assembly = build_assembly(config, bundle, UpstreamPools())
+        engine = config.document.engine
+        return enforcement(bundle, engine if isinstance(engine, str) else "opa", assembly.plans, (), config.document)
+
+    return {"config": config.effective(), "enforcement": asyncio.run(build())}
+
+
+@app.command()
+def check(config: Path = CONFIG_OPTION, as_json: bool = JSON_OPTION) -> None:
+    """Print the effective configuration with every default, and what would be enforced; exit 1 when it cannot be."""
+    loaded = read_config(config, as_json=as_json)
+    try:
+        found = check_config(loaded)
+    except (ConfigError, BundleError) as error:
+        fail(error.code, error.detail, status=EXIT_REFUSED, as_json=as_json)
+    except GateError as error:
+        fail(getattr(error, "code", "config_invalid"), str(error), as_json=as_json)
+    emit(as_json, found, lambda console: _say(console, found))
+
+
+def _say(console: Console, found: dict[str, Any]) -> None:
+    for line in yaml.safe_dump(found["config"], sort_keys=False, allow_unicode=True).splitlines():
+        console.print(shown(line))
+    enforced = found["enforcement"]
+    for bundle in enforced["bundles"]:
+        console.print(
+            f"bundle {shown(bundle['name'])} revision {shown(bundle['revision'])} sequence {bundle['sequence']}"
+        )
+    for instance in enforced["instances"]:
+        console.print(
+            f"instance {shown(instance['name'])}: {instance['actions']} actions of {shown(instance['connector'])}"
+        )
+    for name in enforced["uncovered_instances"]:
+        console.print(f"[yellow]instance {shown(name)} has no policy: every call is denied[/yellow]")
