@@ -205,3 +205,11 @@ LIST_INTENTS: Final = _compiled(
     .limit(_p("count"))
     .offset(_NONE)
 )
+_written = select(logs.c.tenant, logs.c.workspace, records.c.seq, records.c.data).select_from(
+    records.join(logs, logs.c.id == records.c.log_id)
+)
+NEWEST_RECORDS: Final = _compiled(_written.order_by(records.c.id.desc()).limit(_p("count")).offset(_NONE))
+RECORDS_AFTER: Final = _compiled(
+    _written.where(records.c.id > _p("position")).order_by(records.c.id).limit(_p("count")).offset(_NONE)
+)
+LAST_POSITION: Final = _compiled(select(func.max(records.c.id)))
