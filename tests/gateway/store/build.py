@@ -1,0 +1,146 @@
+"""What the tests of store, ledger and approvals are built from: a clock, drafts, held calls, people, an open store."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gateway.approvals.model import CallFields, HeldCall, Reason
+from gateway.ledger.record import LogId, RecordDraft, RecordKind
+from gateway.ledger.writer import LedgerWriter
+from gateway.store.sealing import TenantKeys
+from gateway.store.sqlite import SqliteStore
+
+LOG: LogId = ("acme", "ops")
+OTHER_LOG: LogId = ("rival", "ops")
+START = 1_800_000_000_000
+KEYS = TenantKeys(b"k" * 32)
+
+
+class FakeClock:
+    """Wall milliseconds that move only when told."""
+
+    def __init__(self, now: int = START) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += int(seconds * 1000)
+
+
+class CountingBytes:
+    """Bytes that differ at each call, the same in each run."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+
+    def __call__(self, count: int) -> bytes:
+        return next(self._numbers).to_bytes(count, "big")
+
+
+def draft(kind: RecordKind = "intent", *, log: LogId = LOG, call: str = "c1", **action: object) -> RecordDraft:
+    """A plausible record."""
+    return RecordDraft(
+        log=log,
+        kind=kind,
+        ids={"call": call},
+        subject={"id": "alice", "issuer": "urn:people"},
+        action={"name": "servicenow.incident.update", "instance": "servicenow", "mode": "write", **action},
+        decision={"id": "d1", "effect": "ALLOW"},
+        policy={"bundle": "sha256:00", "revision": "r1", "rules": ["x"]},
+        digests={},
+        actor="alice",
+    )
+
+
+FIELDS = CallFields(
+    tenant="acme",
+    workspace="ops",
+    environment="prod",
+    subject="alice",
+    on_behalf_of=None,
+    instance="servicenow",
+    action="servicenow.incident.update",
+    resource_json='{"id":"42","type":"incident"}',
+    args_json='{"state":"closed"}',
+    method="PATCH",
+    path="/api/now/table/incident/42",
+    query="",
+    content_type="application/json",
+    headers_json="[]",
+    body_sha256="00" * 32,
+    target="http://127.0.0.1:9501",
+    idempotency_key=None,
+)
+ONE_STEP = json.dumps({"steps": [{"id": "one", "role": "approver", "quorum": 1}]})
+HELD = HeldCall(
+    fields=FIELDS,
+    call="c1",
+    issuer="urn:people",
+    subject_json='{"id":"alice","type":"user"}',
+    actors=("bot",),
+    reasons=(Reason("prod_write", "servicenow", "writes to production need a person"),),
+    chain_name="one-approver",
+    chain_json=ONE_STEP,
+    decide_within_seconds=600,
+    use_within_seconds=60,
+    on_approval="grant",
+    bundle_digest="sha256:00",
+    bundle_revision="r1",
+    decision_id="d1",
+)
+
+
+def held(**changes: object) -> HeldCall:
+    """The held call with some of the exact call's fields changed."""
+    return replace(HELD, fields=replace(FIELDS, **changes))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Voter:
+    """A person as the edge would make one."""
+
+    id: str = "carol"
+    issuer: str = "urn:people"
+    tenant: str = "acme"
+    workspace: str = "ops"
+    roles: tuple[str, ...] = ("approver",)
+    on_behalf_of: str | None = None
+    actors: tuple[str, ...] = ()
+    people: bool = True
+
+
+@dataclass
+class OpenStore:
+    """A store, its writer and clock, and what was reported as fatal."""
+
+    store: SqliteStore
+    writer: LedgerWriter
+    clock: FakeClock
+    path: Path
+    fatal: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def open_store(
+    directory: Path, clock: FakeClock | None = None, *, low_water_bytes: int = 0, idle_seconds: float = 1.0
+) -> AsyncIterator[OpenStore]:
+    """A store in `directory`, open for writing and reading."""
+    clock = clock or FakeClock()
+    path = directory / "state" / "tidegate.db"
+    store = SqliteStore(path, keys=KEYS, clock=clock, low_water_bytes=low_water_bytes)
+    fatal: list[str] = []
+    writer = LedgerWriter(store, node="n1", on_fatal=fatal.append, idle_seconds=idle_seconds)
+    await writer.start()
+    await store.open()
+    try:
+        yield OpenStore(store, writer, clock, path, fatal)
+    finally:
+        await store.close()
+        await writer.close()
