@@ -92,7 +92,7 @@ class LedgerWriter:
         opened: asyncio.Future[None] = self._loop.create_future()
         self._ended = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="ledger-writer", daemon=True)
-        self._thread.start()
+        await asyncio.to_thread(self._thread.start)
         await opened
         self._refusing = None
 
@@ -137,7 +137,7 @@ class LedgerWriter:
             self._refusing = "the writer is closed"
         self._queue.put(None)
         await self._ended
-        self._thread.join()
+        await asyncio.to_thread(self._thread.join)
         self._thread = None
 
     def _run(self, opened: asyncio.Future[None]) -> None:

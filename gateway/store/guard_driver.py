@@ -7,6 +7,8 @@ low-water mark new work is stopped while a reserve takes the last outcomes. Leav
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +19,26 @@ LOW_WATER_SHARE: Final = 20
 """One part in so many of the file system; the smaller of both marks counts, so that small volumes work at all."""
 
 
+@dataclass(frozen=True, slots=True)
+class DiskRoom:
+    """Free and total bytes of a file system."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+def disk_room(directory: Path) -> DiskRoom:
+    """The room of the file system that holds `directory`. Errors: `OSError`."""
+    found = os.statvfs(directory)
+    return DiskRoom(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
 class FileGuard:
     """Remembers which file was opened."""
 
-    def __init__(self, path: Path, *, low_water_bytes: int = LOW_WATER_BYTES) -> None:
+    def __init__(self, path: Path, room: Callable[[Path], DiskRoom] = disk_room) -> None:
         self._path = path
-        self._low_water_bytes = low_water_bytes
+        self._room = room
         self._identity: tuple[int, int] | None = None
 
     def remember(self) -> None:
@@ -39,11 +55,10 @@ class FileGuard:
     def is_low(self) -> bool:
         """Whether free space is below the low-water mark."""
         try:
-            room = os.statvfs(self._path.parent)
+            room = self._room(self._path.parent)
         except OSError as error:
             raise StoreUnavailable("store_replaced", f"{self._path.parent}: {error.strerror}") from error
-        mark = min(self._low_water_bytes, room.f_blocks * room.f_frsize // LOW_WATER_SHARE)
-        return room.f_bavail * room.f_frsize < mark
+        return room.free_bytes < min(LOW_WATER_BYTES, room.total_bytes // LOW_WATER_SHARE)
 
     def _stat(self) -> os.stat_result:
         try:

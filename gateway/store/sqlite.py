@@ -18,7 +18,7 @@ from gateway.ledger.record import GENESIS_HASH, Appended, LogId, Position, leaf_
 from gateway.ledger.verify import LogBroken, LogHead, LogVerifier
 from gateway.store import statements
 from gateway.store.checkpoint_driver import Checkpointer
-from gateway.store.guard_driver import LOW_WATER_BYTES, FileGuard
+from gateway.store.guard_driver import DiskRoom, FileGuard, disk_room
 from gateway.store.port import BatchItem, BatchResult, StoreConflict, StoreUnavailable, WallClock
 from gateway.store.schema import SCHEMA_VERSION, sqlite_ddl
 from gateway.store.sealing import SealBroken, Sealer, TenantKeys
@@ -79,14 +79,14 @@ class SqliteStore(SqliteReads):
         keys: TenantKeys,
         clock: WallClock,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        low_water_bytes: int = LOW_WATER_BYTES,
+        room: Callable[[Path], DiskRoom] = disk_room,
         flush: bool = True,
     ) -> None:
         sealer = Sealer(keys, random_bytes)
         super().__init__(path, sealer=sealer, clock=clock)
         self._flush = flush
         self._sealer = sealer
-        self._guard = FileGuard(path, low_water_bytes=low_water_bytes)
+        self._guard = FileGuard(path, room)
         self._connection: sqlite3.Connection | None = None
         self._effects: EffectRunner | None = None
         self._checkpointer: Checkpointer | None = None

@@ -74,9 +74,14 @@ def test_profile_accepts_when_a_value_is_at_its_bounds(value: object) -> None:
 
 
 PROFILE = st.recursive(
-    st.none() | st.booleans() | st.integers(-INTEGER_MAX, INTEGER_MAX) | st.text(st.characters(exclude_categories=("Cs",))),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(max_codepoint=127), max_size=6), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-INTEGER_MAX, INTEGER_MAX)
+    | st.text(st.characters(exclude_categories=("Cs",))),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(max_codepoint=127), max_size=6), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -94,7 +99,12 @@ def test_seal_gives_canonical_bytes_when_position_is_spliced_in() -> None:
         *("v", "log", "seq", "prev", "hlc", "wall", "kind", "ids", "subject", "action"),
         *("decision", "policy", "digests", "actor", "node", "mode"),
     }
-    assert (document["seq"], document["prev"], document["hlc"], document["log"]) == (7, "a" * 64, [5, 2], ["acme", "ops"])
+    assert (document["seq"], document["prev"], document["hlc"], document["log"]) == (
+        7,
+        "a" * 64,
+        [5, 2],
+        ["acme", "ops"],
+    )
 
 
 def test_freeze_refuses_when_the_record_is_one_byte_too_large() -> None:
@@ -107,7 +117,9 @@ def test_freeze_refuses_when_the_record_is_one_byte_too_large() -> None:
     assert caught.value.code == "record_too_large"
 
 
-@pytest.mark.parametrize("log", [("", "ops"), ("acme", ""), ("a" * 257, "ops")], ids=["no tenant", "no workspace", "too long"])
+@pytest.mark.parametrize(
+    "log", [("", "ops"), ("acme", ""), ("a" * 257, "ops")], ids=["no tenant", "no workspace", "too long"]
+)
 def test_freeze_refuses_when_the_log_has_no_usable_name(log: tuple[str, str]) -> None:
     with pytest.raises(RecordMalformed) as caught:
         freeze(replace(draft(), log=log), node="n1")

@@ -14,7 +14,9 @@ from tests.gateway.store.build import LOG, OTHER_LOG, draft
 def chain(count: int, *, log: LogId = LOG, prev: str = GENESIS_HASH, first: int = 0) -> list[bytes]:
     records: list[bytes] = []
     for seq in range(first, first + count):
-        records.append(seal(freeze(draft(log=log, call=f"c{seq}"), node="n"), Position(seq, prev, (1000 + seq, 0), 1000)))
+        records.append(
+            seal(freeze(draft(log=log, call=f"c{seq}"), node="n"), Position(seq, prev, (1000 + seq, 0), 1000))
+        )
         prev = leaf_hash(records[-1])
     return records
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from gateway.approvals.model import CallFields, HeldCall, Reason
 from gateway.ledger.record import LogId, RecordDraft, RecordKind
 from gateway.ledger.writer import LedgerWriter
+from gateway.store.guard_driver import DiskRoom
 from gateway.store.sealing import TenantKeys
 from gateway.store.sqlite import SqliteStore
 
 LOG: LogId = ("acme", "ops")
 OTHER_LOG: LogId = ("rival", "ops")
 START = 1_800_000_000_000
+AMPLE = DiskRoom(free_bytes=2**40, total_bytes=2**41)
 KEYS = TenantKeys(b"k" * 32)
 
 
@@ -129,12 +131,12 @@ class OpenStore:
 
 @asynccontextmanager
 async def open_store(
-    directory: Path, clock: FakeClock | None = None, *, low_water_bytes: int = 0, idle_seconds: float = 1.0
+    directory: Path, clock: FakeClock | None = None, *, room: DiskRoom = AMPLE, idle_seconds: float = 1.0
 ) -> AsyncIterator[OpenStore]:
     """A store in `directory`, open for writing and reading."""
     clock = clock or FakeClock()
     path = directory / "state" / "tidegate.db"
-    store = SqliteStore(path, keys=KEYS, clock=clock, low_water_bytes=low_water_bytes)
+    store = SqliteStore(path, keys=KEYS, clock=clock, room=lambda _directory: room)
     fatal: list[str] = []
     writer = LedgerWriter(store, node="n1", on_fatal=fatal.append, idle_seconds=idle_seconds)
     await writer.start()
