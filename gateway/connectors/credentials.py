@@ -85,13 +85,16 @@ def _read_private(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise CredentialError("secret_missing", f"{path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as opened:
-        mode = os.fstat(opened.fileno()).st_mode
+    try:
+        mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise CredentialError("secret_invalid", f"{path} is no plain file")
         if mode & 0o077:
             raise CredentialError("secret_readable", f"{path} is open to others; chmod 600 it")
-        raw = opened.read(SECRET_MAX_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as opened:
+            raw = opened.read(SECRET_MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(raw) > SECRET_MAX_BYTES:
         raise CredentialError("secret_invalid", f"{path} is longer than {SECRET_MAX_BYTES} bytes")
     try:

@@ -1,0 +1,88 @@
+"""Injected secrets are seen before they leave, however the answer is cut."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.connectors.leaks import SECRET_MIN_BYTES, LeakDetector, spellings
+from gateway.errors import Refusal
+from tests.gateway.connectors.parts import refused
+
+SECRET = 's3cr"t/with+odd'
+
+
+def _pass(secrets: tuple[bytes, ...], chunks: list[bytes]) -> bytes:
+    detector = LeakDetector(secrets)
+    return b"".join(detector.feed(chunk) for chunk in chunks) + detector.finish()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(SECRET.encode(), id="as it is"),
+        pytest.param(b"s3cr%22t%2Fwith%2Bodd", id="quoted for a URL"),
+        pytest.param(b's3cr\\"t\\/with+odd', id="escaped for JSON"),
+        pytest.param(base64.b64encode(SECRET.encode()), id="in base64"),
+    ],
+)
+def test_answer_is_refused_when_it_holds_a_spelling_of_the_secret(form: bytes) -> None:
+    problem = refused(lambda: _pass(spellings([SECRET]), [b'{"echo":"' + form + b'"}']))
+    assert problem.code == "upstream_failed"
+    assert SECRET not in str(problem)
+
+
+def test_secret_is_seen_however_the_answer_is_cut_and_none_of_it_leaves() -> None:
+    answer = b"before " + SECRET.encode() + b" after"
+    for first in range(len(answer)):
+        for second in range(first, len(answer)):
+            detector, left = LeakDetector(spellings([SECRET])), b""
+            with pytest.raises(Refusal):
+                for chunk in (answer[:first], answer[first:second], answer[second:]):
+                    left += detector.feed(chunk)
+            assert b"before ".startswith(left)
+
+
+def test_bytes_are_held_back_only_while_they_could_begin_a_secret() -> None:
+    detector = LeakDetector((b"abcdefgh",))
+    assert detector.feed(b"data: abc") == b"data: "
+    assert detector.feed(b"d!\n\n") == b"abcd!\n\n"
+    assert detector.feed(b"x abcdabc") == b"x abcd"
+    assert detector.finish() == b"abc"
+    assert detector.finish() == b""
+
+
+def test_event_leaves_at_once_when_it_ends_in_no_beginning_of_a_secret() -> None:
+    detector = LeakDetector(spellings([SECRET]))
+    assert detector.feed(b"data: hello\n\n") == b"data: hello\n\n"
+
+
+def test_short_secret_is_not_looked_for() -> None:
+    assert spellings(["x" * (SECRET_MIN_BYTES - 1)]) == ()
+    assert spellings(["x" * SECRET_MIN_BYTES])
+    chunk = b"anything"
+    assert LeakDetector(()).feed(chunk) is chunk
+
+
+def test_header_value_is_checked_too() -> None:
+    detector = LeakDetector(spellings([SECRET]))
+    detector.check("harmless")
+    assert refused(lambda: detector.check(f"Bearer {SECRET}")).code == "upstream_failed"
+
+
+def test_secret_of_one_byte_is_seen() -> None:
+    assert refused(lambda: _pass((b"x",), [b"axb"])).code == "upstream_failed"
+    assert _pass((b"x",), [b"a", b"b"]) == b"ab"
+
+
+@given(st.lists(st.binary(max_size=12).map(lambda raw: bytes(b"ab"[byte % 2] for byte in raw)), max_size=12))
+def test_detector_passes_exactly_the_answers_without_the_secret(chunks: list[bytes]) -> None:
+    secrets = (b"abab", b"bbb", b"aabba")
+    whole = b"".join(chunks)
+    if any(secret in whole for secret in secrets):
+        assert refused(lambda: _pass(secrets, chunks)).code == "upstream_failed"
+    else:
+        assert _pass(secrets, chunks) == whole
