@@ -36,7 +36,7 @@ SEEDS_COUNT = 600
 
 def _policies() -> dict[str, bytes]:
     """Packages whose rules hold what the arguments say: as sets, and as whatever value they are."""
-    sets = "\n".join(f"{rule} contains x if some x in input.args[\"@\"].{rule}" for rule in RULES)
+    sets = "\n".join(f'{rule} contains x if some x in input.args["@"].{rule}' for rule in RULES)
     bare = "\n".join(f"{rule} := input.args.bare.{rule}" for rule in RULES)
     files = {
         f"policies/{name}/{name}.rego": f"package policies.{name}\n\n{sets.replace('@', name)}\n".encode()
@@ -60,7 +60,10 @@ def _input(seed: int) -> dict[str, Any]:
     args: dict[str, Any] = {name: _rules(draw, odd_share) for name in ("crm", "common", "mail") if draw.random() < 0.6}
     if draw.random() < 0.1:
         args["bare"] = {draw.choice(RULES): draw.choice(ODD)}
-    approval = {"state": draw.choice(("approved", "pending", 1)), "chains": draw.choice((["legal"], [], ["one-approver"]))}
+    approval = {
+        "state": draw.choice(("approved", "pending", 1)),
+        "chains": draw.choice((["legal"], [], ["one-approver"])),
+    }
     return {
         "subject": {"id": "a", "properties": {"roles": []}},
         "resource": {"properties": {"connector": draw.choice(("crm", "crm", "mail", "bare", "common", 2, None))}},
