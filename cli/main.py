@@ -1,37 +1,49 @@
-"""The `tidegate` command: one module per noun, nothing else."""
+"""The `tidegate` command: one module per noun, nothing else.
+
+Only the noun that is asked for is imported, so that small commands do not pay for the engine and the server.
+"""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
+from collections.abc import Sequence
+from typing import Final
 
 import typer
 
-from cli import approvals, call, doctor, gateway, init, switch, token
+_COMMANDS: Final = ("init", "token", "call", "doctor")
+_GROUPS: Final = ("gateway", "bundle", "approvals", "ledger", "switch")
 
-app = typer.Typer(
-    name="tidegate",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="The gate between software that acts and everything it acts on.",
-)
-app.command("init")(init.init)
-app.command("token")(token.token)
-app.command("call")(call.call)
-app.command("doctor")(doctor.doctor)
-app.add_typer(gateway.app, name="gateway")
-app.add_typer(approvals.app, name="approvals")
-app.add_typer(switch.app, name="switch")
-for _noun in ("bundle", "ledger", "policy"):
-    if importlib.util.find_spec(f"cli.{_noun}") is not None:
-        app.add_typer(importlib.import_module(f"cli.{_noun}").app, name=_noun)
+
+def command_line(arguments: Sequence[str]) -> typer.Typer:
+    """The application with the noun that `arguments` begin with, or with every noun when they begin with none."""
+    app = typer.Typer(
+        name="tidegate",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="The gate between software that acts and everything it acts on.",
+    )
+    app.callback()(_root)
+    wanted = arguments[0] if arguments else ""
+    nouns = (wanted,) if wanted in (*_COMMANDS, *_GROUPS) else (*_COMMANDS, *_GROUPS)
+    for noun in nouns:
+        module = importlib.import_module(f"cli.{noun}")
+        if noun in _GROUPS:
+            app.add_typer(module.app, name=noun)
+        else:
+            app.command(noun)(getattr(module, noun))
+    return app
+
+
+def _root() -> None:
+    """The gate between software that acts and everything it acts on."""
 
 
 def main() -> None:
     """Run the command line; exit 2 on wrong usage."""
-    app()
+    command_line(sys.argv[1:])(prog_name="tidegate")
 
 
 if __name__ == "__main__":
