@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 INPUT_VERSION = 1
 INPUT_DEPTH_MAX = 500
 """Objects and arrays inside one another, the document itself included; the engine's own stack ends near 2,000."""
-INPUT_MAX_BYTES = 4 << 20
+INPUT_MAX_BYTES = 3 << 20
 INTEGER_MAX = 2**53 - 1
 """Beyond it, two readers of the same digits may see different numbers."""
 TIME_UNIX_MAX = 100_000_000_000.0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pdp.errors import PolicyRefused
+from pdp.input_document import INTEGER_MAX
 
 if TYPE_CHECKING:
     from bundles.canonical import JsonValue
@@ -37,17 +38,23 @@ def encode_data(data: Mapping[str, JsonValue]) -> bytes:
 def _pieces(data: Mapping[str, JsonValue]) -> Iterator[bytes]:
     separator = b"{"
     for name, value in data.items():
-        yield separator + orjson.dumps(name) + b":"
+        yield separator + _name(name) + b":"
         if isinstance(value, dict) and value:
             inner = b"{"
             for key, item in value.items():
-                yield inner + orjson.dumps(key) + b":" + _written(item)
+                yield inner + _name(key) + b":" + _written(item)
                 inner = b","
             yield b"}"
         else:
             yield _written(value)
         separator = b","
     yield b"}" if data else b"{}"
+
+
+def _name(name: object) -> bytes:
+    if not isinstance(name, str):
+        raise TypeError("a key is not a string")
+    return orjson.dumps(name)
 
 
 def _written(value: JsonValue) -> bytes:
@@ -61,6 +68,6 @@ def _integral(value: Any) -> Any:
         return {key: _integral(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_integral(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= INTEGER_MAX:
         return int(value)
     return value

@@ -12,7 +12,7 @@ profile is refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +47,7 @@ class WasmEngine:
         limits: WasmLimits | None = None,
         *,
         unchecked: bool = True,
+        self_test: Callable[[wasmtime.Engine], bool] = unchecked_calls_work,
     ) -> None:
         """Without a directory and a key nothing is cached. ``unchecked`` False takes the slower, documented call."""
         self._limits = limits if limits is not None else WasmLimits()
@@ -59,7 +60,7 @@ class WasmEngine:
         config.max_wasm_stack = self._limits.stack_max_bytes
         self._engine = wasmtime.Engine(config)
         self._settings = f"wasmtime {version('wasmtime')} stack {self._limits.stack_max_bytes} fuel"
-        self._unchecked = unchecked and unchecked_calls_work(self._engine)
+        self._unchecked = unchecked and self_test(self._engine)
 
     @property
     def name(self) -> str:
@@ -95,8 +96,12 @@ class WasmEngine:
             raise PolicyRefused(f"loading failed: {failed.detail}", code="policy_load_failed") from failed
         return policy
 
+    def cache_name(self, wasm: bytes) -> str:
+        """What a module compiled from these bytes is cached by: everything its code depends on."""
+        return f"{self._settings} {hashlib.sha256(wasm).hexdigest()}"
+
     def _module(self, wasm: bytes) -> wasmtime.Module:
-        name = f"{self._settings} {hashlib.sha256(wasm).hexdigest()}"
+        name = self.cache_name(wasm)
         stored = self._cache.get(name) if self._cache is not None else None
         try:
             if stored is not None:

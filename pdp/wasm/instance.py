@@ -26,6 +26,7 @@ _HEADROOM_BYTES = 256 << 10
 _FIRST_READ_BYTES = 2_048
 _TEXT_MAX_BYTES = 1 << 20
 _ALIGNMENT = 8
+_MESSAGE_MAX_BYTES = 256
 _JSON_FORMAT = 0
 _EXPORTS = (
     "opa_eval",
@@ -80,9 +81,9 @@ class PolicyInstance:
         """The raw answer to one encoded input document; raises ``EngineFailed``."""
         length = len(input_bytes)
         if length > self._room:
-            self._make_room(length)
+            self._make_room(length, self._fuel(length))
         ctypes.memmove(self._base(self._context, self._memory_ref) + self._heap, input_bytes, length)
-        error = self._set_fuel(self._context, self._limits.decision_fuel)
+        error = self._set_fuel(self._context, self._fuel(length))
         if error:
             raise EngineFailed(describe(wasmtime.WasmtimeError._from_ptr(error)))
         after_input = self._heap + length + -length % _ALIGNMENT
@@ -91,10 +92,13 @@ class PolicyInstance:
         except EngineFailed as failed:
             raise EngineFailed(self._aborted or failed.detail) from failed
         except _Aborted as failed:
-            raise EngineFailed(self._aborted or "aborted") from failed
+            raise EngineFailed(self._abort_reason() or "aborted") from failed
         if self._aborted is not None:
             raise EngineFailed(self._aborted)
         return self._text(address, self._limits.answer_max_bytes)
+
+    def _fuel(self, length: int) -> int:
+        return self._limits.decision_fuel + length * self._limits.input_fuel_per_byte
 
     def entrypoint(self, name: str) -> int | None:
         """The number of an entry point, if the module has it."""
@@ -139,7 +143,9 @@ class PolicyInstance:
         raise PolicyRefused(f"the module imports {wanted.module}.{wanted.name}", code="policy_import_unknown")
 
     def _abort(self, address: int) -> None:
-        self._aborted = f"aborted: {self._text(address & 0xFFFFFFFF, 256, strict=False).decode('utf-8', 'replace')}"
+        self._aborted = "aborted"
+        message = self._text(address & 0xFFFFFFFF, _MESSAGE_MAX_BYTES, strict=False)
+        self._aborted = f"aborted: {message.decode('utf-8', 'replace')}"
         raise _Aborted(self._aborted)
 
     def _refuse_builtin(self, *_: int) -> int:
@@ -189,16 +195,16 @@ class PolicyInstance:
             tables=4,
         )
         self._room = 0
-        self._make_room(_HEADROOM_BYTES)
+        self._make_room(_HEADROOM_BYTES, self._limits.load_fuel)
 
-    def _make_room(self, length: int) -> None:
+    def _make_room(self, length: int, fuel: int) -> None:
         """Let the module itself grow its heap for an input of ``length``.
 
         Growing the memory from outside would leave the allocator's idea of its end behind, and every later allocation
         of a decision would then grow the memory by a page.
         """
         try:
-            self._store.set_fuel(self._limits.decision_fuel)
+            self._store.set_fuel(fuel)
             self._word("opa_heap_ptr_set", self._heap)
             self._word("opa_malloc", length + _ALIGNMENT)
             self._word("opa_heap_ptr_set", self._heap)

@@ -15,8 +15,10 @@ class WasmLimits:
 
     decision_fuel: int = 50_000_000
     """Instructions of one decision, about 14 ms; an ordinary one needs under 100,000."""
-    decision_memory_max_bytes: int = 32 << 20
-    """What a decision may add to the memory that loading left behind."""
+    input_fuel_per_byte: int = 200
+    """Added for each byte of the input document: reading it costs up to 140, whatever the policy does."""
+    decision_memory_max_bytes: int = 96 << 20
+    """What a decision may add to the memory that loading left behind; an input takes up to 60 times its size."""
     load_fuel: int = 20_000_000_000
     """Instructions of the start function and of parsing data, about 5 s; 20 MB of data need 2,000,000,000."""
     load_memory_max_bytes: int = 1 << 30

@@ -12,11 +12,12 @@ from tempfile import TemporaryDirectory
 
 import wasmtime
 
+from bundles.canonical import JsonValue
 from bundles.trusted_set import Probe, TrustedBundle
 from pdp.documents import ActionFacts, PolicyInput, ResourceFacts, SubjectFacts
 from pdp.engine import ENTRYPOINT
 
-CHAINS = {
+CHAINS: dict[str, JsonValue] = {
     "one-approver": {"steps": [{"id": "approver", "role": "approver", "quorum": 1}]},
     "two-person": {"steps": [{"id": "first", "role": "approver"}, {"id": "second", "role": "operator"}]},
 }
@@ -74,7 +75,12 @@ def compile_rego(opa: Path, files: Mapping[str, bytes]) -> bytes:
 
 
 def bundle_of(
-    wasm: bytes | None, *, files: Mapping[str, bytes] | None = None, probes: tuple[Probe, ...] = (), **changes: object
+    wasm: bytes | None,
+    /,
+    *,
+    files: Mapping[str, bytes] | None = None,
+    probes: tuple[Probe, ...] = (),
+    **changes: object,
 ) -> TrustedBundle:
     """A verified bundle as the signature check hands it on."""
     bundle = TrustedBundle(
