@@ -2,7 +2,7 @@
 
 Guarantees: the length of the request target, size and count of header fields, contradicting framing and the presence
 of trailers are noticed on the raw octets, before the parser has acted on them. Leaves to the parser everything else:
-this watch only ever refuses, what it cannot follow it stops watching, because the parser refuses that itself.
+this watch only ever refuses, and it refuses what it cannot follow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Final
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.problem import refusal
 
-_REQUEST_LINE_SLACK: Final = 64  # method, two spaces, version, line end
 _CHUNK_LINE_MAX_BYTES: Final = 256
 
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
@@ -27,7 +26,6 @@ class Phase(StrEnum):
     BETWEEN = "between"
     HEAD = "head"
     BODY = "body"
-    LOST = "lost"
 
 
 class _Chunk(StrEnum):
@@ -59,8 +57,6 @@ class FramingWatch:
         Source: RFC 9112 §6 (framing), §7.1 (chunks and trailers).
         """
         while data:
-            if self.phase is Phase.LOST:
-                return
             if self.phase is not Phase.BODY:
                 data = self._feed_head(data)
             elif self._chunk is None:
@@ -92,8 +88,8 @@ class FramingWatch:
     def _check_head(self, head: bytes) -> None:
         limits = self._limits
         line_end = head.find(b"\r\n")
-        target_bytes = (line_end if line_end >= 0 else len(head)) - _REQUEST_LINE_SLACK
-        if target_bytes > limits.uri_max_bytes:
+        line_bytes = line_end if line_end >= 0 else len(head)
+        if line_bytes > limits.uri_max_bytes and _target_bytes(head[:line_bytes]) > limits.uri_max_bytes:
             raise refusal("uri_too_long", f"the request target is longer than {limits.uri_max_bytes} bytes")
         if line_end >= 0 and len(head) - line_end > limits.headers_max_bytes:
             raise refusal("headers_too_large", f"the headers are larger than {limits.headers_max_bytes} bytes")
@@ -149,7 +145,12 @@ class FramingWatch:
             return
         match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
-            self.phase = Phase.LOST
-            return
+            raise refusal("malformed_request", "a chunk of the body states no plain size")
         self._remaining = int(match.group(1), 16)
         self._chunk = _Chunk.DATA if self._remaining else _Chunk.TRAILER
+
+
+def _target_bytes(line: bytes) -> int:
+    """The length of the target in a request line that may not be complete yet."""
+    words = line.split(b" ", 2)
+    return len(words[1]) if len(words) > 1 else len(line)

@@ -18,7 +18,7 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage, StreamWriter
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
 
@@ -62,7 +62,7 @@ class _Connection(RequestHandler):
             loop=loop,
             keepalive_timeout=0,
             access_log=None,  # type: ignore[arg-type]
-            max_line_size=limits.uri_max_bytes,
+            max_line_size=limits.uri_max_bytes + 1,
             max_field_size=limits.headers_max_bytes,
             max_headers=limits.headers_max_count,
             lingering_time=0,
@@ -93,7 +93,8 @@ class _Connection(RequestHandler):
             self._refuse(refused)
             return
         except HttpProcessingError as error:
-            self._refuse(_parser_refusal(error))
+            _LOG.debug("the parser refuses: %s", error)
+            self._refuse(refusal("malformed_request", "the request is no well-formed HTTP/1.1"))
             return
         for message, payload in messages:
             self._receiving = payload
@@ -345,6 +346,7 @@ class RunningServer:
         for connection in self._server.connections:
             if connection.transport is not None:
                 connection.transport.abort()
+        await asyncio.sleep(0)  # lets the transports tell that they are closed
         await self._listener.wait_closed()
 
 
@@ -382,12 +384,6 @@ def _port(listening: socket.socket) -> int:
 def _peer(connection: RequestHandler) -> str | None:
     peer = connection.peername
     return str(peer[0]) if isinstance(peer, tuple) else None
-
-
-def _parser_refusal(error: HttpProcessingError) -> Refusal:
-    if isinstance(error, LineTooLong):
-        return refusal("headers_too_large", "a line of the request's head is too long")
-    return refusal("malformed_request", "the request is no well-formed HTTP/1.1")
 
 
 async def _send_response(response: web.StreamResponse, request: web.BaseRequest, close: bool) -> None:

@@ -83,3 +83,10 @@ def test_parse_key_set_is_misuse_when_the_document_is(raw: bytes) -> None:
 
 def test_parse_key_set_accepts_when_there_are_as_many_keys_as_allowed() -> None:
     assert parse_key_set(jwks(*({"kty": "x"} for _ in range(KEYS_MAX_COUNT)))) == KeySet()
+
+
+def test_parse_key_set_keeps_keys_when_they_have_no_kid() -> None:
+    unnamed = parse_key_set(jwks(public_jwk(ED25519), public_jwk(P256)))
+    assert [key.kid for key in unnamed.keys] == [None, None]
+    assert unnamed.find(None, "ES256") is not None
+    assert unnamed.find("a", "ES256") is None

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from gateway.edge.answer import Answer
@@ -54,6 +55,16 @@ REFUSED = {
     "two hosts": (b"GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, "malformed_request"),
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "malformed_request"),
     "HTTP/2 in the clear": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "malformed_request"),
+    "a target that is one byte too long": (
+        b"GET /" + b"a" * 8_192 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        414,
+        "uri_too_long",
+    ),
+    "a padded chunk size, and trailers": (
+        CHUNKED + b"\r\n" + b"0" * 17 + b"1\r\na\r\n0\r\nX-A: b\r\n\r\n",
+        400,
+        "malformed_request",
+    ),
     "a target that is too long": (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
     "100,000 headers": (GET + b"X-A: b\r\n" * 100_000 + b"\r\n", 431, "headers_too_large"),
     "one header too many": (GET + b"X-A: b\r\n" * 100 + CLOSE, 431, "headers_too_large"),
@@ -102,6 +113,9 @@ async def test_server_answers_a_problem_document_when_sent(raw: bytes, status: i
             id="a chunked body",
         ),
         pytest.param(GET + b"X-A: b\r\n" * 98 + CLOSE, {"method": "GET", "bytes": 0}, id="as many headers as allowed"),
+        pytest.param(
+            b"GET /" + b"a" * 8_191 + b" HTTP/1.1\r\nHost: x\r\n" + CLOSE, {"method": "GET"}, id="as long as allowed"
+        ),
         pytest.param(b"GET http://x/a HTTP/1.1\r\nHost: x\r\n" + CLOSE, {"path": "/a"}, id="absolute-form to us"),
         pytest.param(b"GET /a HTTP/1.0\r\n\r\n", {"path": "/a"}, id="HTTP/1.0"),
     ],
@@ -468,3 +482,136 @@ async def test_request_head_refuses_when_the_target_is_longer_than_asked() -> No
 
     async with running(handler) as edge:
         assert problem(await edge.send(b"GET /abcd HTTP/1.1\r\nHost: x\r\n" + CLOSE)) == (414, "uri_too_long")
+
+
+async def test_server_takes_up_the_rest_when_a_refused_client_is_still_sending() -> None:
+    async def deny(request: web.BaseRequest) -> Answer:
+        raise refusal("identity_missing")
+
+    async with running(deny) as edge:
+        raw = await edge.send(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n" + b"a" * 20_000_000)
+    assert problem(raw) == (401, "identity_missing")
+
+
+async def test_server_closes_at_once_when_it_ends_while_a_client_lingers() -> None:
+    async def deny(request: web.BaseRequest) -> Answer:
+        raise refusal("denied")
+
+    async with running(deny) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+        writer.write(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\na")
+        assert problem(await reader.read()) == (403, "denied")
+        assert edge.server.connections == 1
+        await edge.server.close(1.0)
+        assert edge.server.connections == 0
+        writer.close()
+
+
+async def test_server_drops_a_lingering_client_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.edge.server.LINGER_SECONDS", 0.1)
+
+    async def deny(request: web.BaseRequest) -> Answer:
+        raise refusal("denied")
+
+    async with running(deny, idle_seconds=0.1) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+        writer.write(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\na")
+        assert problem(await reader.read()) == (403, "denied")
+        async with asyncio.timeout(5):
+            while edge.server.connections:
+                await asyncio.sleep(0.02)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "declared", [pytest.param((), id="chunked"), pytest.param((("Content-Length", "99"),), id="sized")]
+)
+async def test_server_ends_the_body_when_the_client_leaves_half_way(declared: tuple[tuple[str, str], ...]) -> None:
+    gone, ended = asyncio.Event(), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            yield b"a"
+            await gone.wait()
+            for _ in range(50):
+                yield b"a"
+                await asyncio.sleep(0.01)
+            raise AssertionError("the body was read to its end")
+        finally:
+            ended.set()
+
+    async def handler(request: web.BaseRequest) -> Answer:
+        return Answer(200, declared, pieces())
+
+    async with running(handler) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+        writer.write(GET + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        gone.set()
+        async with asyncio.timeout(5):
+            await ended.wait()
+
+
+async def test_server_gives_a_client_up_when_it_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.edge.answer.WRITE_STALL_SECONDS", 0.1)
+    ended = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1 << 18)
+        finally:
+            ended.set()
+
+    async def handler(request: web.BaseRequest) -> Answer:
+        return Answer(200, (), endless())
+
+    async with running(handler) as edge:
+        _, writer = await asyncio.open_connection("127.0.0.1", edge.server.port, limit=1024)
+        writer.write(GET + b"\r\n")
+        async with asyncio.timeout(5):
+            await ended.wait()
+        writer.transport.abort()
+
+
+async def test_server_reads_no_body_when_head_is_asked_of_a_stream() -> None:
+    ended = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        ended.set()
+        yield b"a"
+
+    async def handler(request: web.BaseRequest) -> Answer:
+        return Answer(200, (("Content-Length", "7"), ("Content-Length", "8")), pieces())
+
+    async with running(handler) as edge:
+        raw = await edge.send(b"HEAD /a HTTP/1.1\r\nHost: x\r\n" + CLOSE)
+    assert raw == b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\n"
+    assert not ended.is_set()
+
+
+async def test_server_waits_for_more_when_pipelined_requests_exceed_the_queue() -> None:
+    async with running() as edge:
+        raw = await edge.send((GET + b"\r\n") * 500 + GET + CLOSE)
+    assert raw.count(b"HTTP/1.1 200 OK") == 501
+
+
+def test_server_behaves_the_same_when_the_loop_is_uvloop() -> None:
+    async def scenario() -> list[tuple[int, str]]:
+        async with running(header_read_seconds=0.2, body_read_seconds=0.2) as edge:
+            assert parsed(await edge.send(GET + CLOSE))[0] == 200
+            sent = [
+                b"GET /a HT",
+                b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na",
+                GET + b"X-A: b\r\n" * 100_000 + b"\r\n",
+                b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n" + b"a" * 4_000_000,
+            ]
+            return [problem(await edge.send(raw)) for raw in sent]
+
+    assert uvloop.run(scenario()) == [
+        (408, "too_slow"),
+        (408, "too_slow"),
+        (431, "headers_too_large"),
+        (413, "body_too_large"),
+    ]
