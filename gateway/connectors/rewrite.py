@@ -91,7 +91,7 @@ class Rewriter:
         self._start = re.compile(rf"({'|'.join(map(re.escape, bases))})(?=[/?#{{]|\Z)", re.IGNORECASE)
         starts = b"|".join(re.escape(base.encode("ascii")).replace(b"/", rb"\\?/") for base in bases)
         self._candidates = re.compile(
-            rb'(?<!\\)"(?:' + starts + rb')(?=[/?#{"]|\\/)[^"\\]*(?:\\.[^"\\]*)*"(?!\s*:)', re.IGNORECASE
+            rb'(?<!\\)"(' + starts + rb')(?=[/?#{"]|\\/)([^"\\]*(?:\\.[^"\\]*)*)"(?!\s*:)', re.IGNORECASE
         )
 
     def applies_to(self, content_type: str | None) -> bool:
@@ -110,50 +110,48 @@ class Rewriter:
         if not has_tickets and not any(host in raw for host in self._hosts):
             return raw
         if self._everywhere and not has_tickets:
-            return self._candidates.sub(self._replace_everywhere, raw)
+            return self._candidates.sub(self._replaced, raw)
         try:
             document: JsonValue = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             raise refusal("upstream_failed", "the service's answer is no JSON") from error
         uploads = _texts(document, self._tickets)
-        for url in uploads:
-            if self._start.match(url) is None:
-                raise refusal("upstream_failed", "an upload URL in the answer leads past the gate")
         plain = None if self._everywhere else _texts(document, self._paths)
+        ticketed: set[str] = set()
 
         def replace(found: re.Match[bytes]) -> bytes:
             text = orjson.loads(found[0])
             if text in uploads:
-                return orjson.dumps(self._with_ticket(text, issue_ticket))
-            if plain is not None and text not in plain:
-                return found[0]
-            return orjson.dumps(self.url(text))
+                ticketed.add(text)
+                return self._with_ticket(found, issue_ticket)
+            return found[0] if plain is not None and text not in plain else self._replaced(found)
 
-        return self._candidates.sub(replace, raw)
+        rewritten = self._candidates.sub(replace, raw)
+        if uploads - ticketed:
+            raise refusal("upstream_failed", "an upload URL in the answer leads past the gate")
+        return rewritten
 
-    def _replace_everywhere(self, found: re.Match[bytes]) -> bytes:
-        return orjson.dumps(self.url(orjson.loads(found[0])))
+    def _target(self, found: re.Match[bytes]) -> RewriteTarget:
+        return self._by_base[found[1].replace(b"\\", b"").decode("ascii").lower()]
 
-    def _with_ticket(self, url: str, issue_ticket: IssueTicket) -> str:
-        target, rest = self._split(url)
-        if target is None:
-            return url
+    def _replaced(self, found: re.Match[bytes]) -> bytes:
+        """The string with another base; what follows the base stays as it was written."""
+        return b'"' + self._target(found).external_base.encode("ascii") + found[2] + b'"'
+
+    def _with_ticket(self, found: re.Match[bytes], issue_ticket: IssueTicket) -> bytes:
+        target = self._target(found)
+        rest: str = orjson.loads(b'"' + found[2] + b'"')
         bare, hash_mark, fragment = rest.partition("#")
         path, _, query = bare.partition("?")
         ticket = issue_ticket(target.instance, path or "/")
         joined = f"{query}&" if query else ""
-        return f"{target.external_base}{path}?{joined}{TICKET_PARAMETER}={ticket}{hash_mark}{fragment}"
+        url = f"{target.external_base}{path}?{joined}{TICKET_PARAMETER}={ticket}{hash_mark}{fragment}"
+        return orjson.dumps(url)
 
     def url(self, url: str) -> str:
         """`url` as it is reached through the gate; unchanged when it leads elsewhere."""
-        target, rest = self._split(url)
-        return url if target is None else target.external_base + rest
-
-    def _split(self, url: str) -> tuple[RewriteTarget | None, str]:
         found = self._start.match(url)
-        if found is None:
-            return None, url
-        return self._by_base[found[1].lower()], url[found.end() :]
+        return url if found is None else self._by_base[found[1].lower()].external_base + url[found.end() :]
 
     def headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Answer headers with `Link`, `Location` and what else the manifest names rewritten; names as they came.

@@ -36,7 +36,7 @@ def _issue(instance: str, path: str) -> str:
 
 
 BROAD = _rewriter("$..*")
-NARROW = _rewriter("$..url", "$.deep.link", "$.rows[*].href", "$..*_url")
+NARROW = _rewriter("$..url", "$.deep.link", "$.rows[*].href", "$..*_url", "$.any.*")
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ NARROW = _rewriter("$..url", "$.deep.link", "$.rows[*].href", "$..*_url")
         pytest.param(f'{{"a":"{UP}"}}', f'{{"a":"{GATE}"}}', id="url without a path"),
         pytest.param(f'{{"a":"{UP}/x{{/n}}?q=1#f"}}', f'{{"a":"{GATE}/x{{/n}}?q=1#f"}}', id="template, query, fragment"),
         pytest.param(f'{{"a":"{UP}?q"}}', f'{{"a":"{GATE}?q"}}', id="query at once"),
-        pytest.param('{"a":"http:\\/\\/up.example:9503\\/x"}', f'{{"a":"{GATE}/x"}}', id="escaped slashes"),
+        pytest.param('{"a":"http:\\/\\/up.example:9503\\/x"}', f'{{"a":"{GATE}\\/x"}}', id="escaped slashes"),
         pytest.param(f'{{"a":["{UP}/1","{UP}/2"]}}', f'{{"a":["{GATE}/1","{GATE}/2"]}}', id="array"),
         pytest.param(f'{{"n":1.0,"big":12345678901234567890,"a":"{UP}/x" }}',
                      f'{{"n":1.0,"big":12345678901234567890,"a":"{GATE}/x" }}', id="numbers as they were"),
-        pytest.param(f'{{"a":"{UP}/ä\\u00e4\\n"}}', f'{{"a":"{GATE}/ää\\n"}}', id="escapes in the path"),
+        pytest.param(f'{{"a":"{UP}/ä\\u00e4\\n"}}', f'{{"a":"{GATE}/ä\\u00e4\\n"}}', id="escapes in the path"),
         pytest.param('{"a":"https://files.example:443/f"}', '{"a":"https://gate.example/c/files/f"}', id="default port"),
     ],
 )  # fmt: skip
@@ -91,11 +91,13 @@ def test_only_the_named_paths_are_rewritten() -> None:
         "link": f"{UP}/q",
         "rows": [{"href": f"{UP}/4"}, {"href": f"{UP}/5", "other": f"{UP}/r"}, 7],
         "html_url": f"{UP}/6",
+        "any": {"name": f"{UP}/8"},
     }
     found = json.loads(NARROW.body(json.dumps(document).encode(), _issue))
     assert [found["url"], found["x"]["url"], found["deep"]["link"], found["html_url"]] == [
         f"{GATE}/{n}" for n in "1236"
     ]
+    assert found["any"]["name"] == f"{GATE}/8"
     assert [row["href"] for row in found["rows"][:2]] == [f"{GATE}/4", f"{GATE}/5"]
     assert [found["x"]["plain"], found["link"], found["rows"][1]["other"]] == [f"{UP}/p", f"{UP}/q", f"{UP}/r"]
 
@@ -146,6 +148,12 @@ def test_other_urls_beside_an_upload_url_get_no_ticket() -> None:
 )
 def test_answer_is_refused_when_its_upload_url_leads_past_the_gate(url: str) -> None:
     raw = json.dumps({"upload_url": url}).encode()
+    assert refused(lambda: UPLOAD.body(raw, _issue)).code == "upstream_failed"
+
+
+@pytest.mark.parametrize("slash", ["\\u002f", "\\u002F"])
+def test_answer_is_refused_when_its_upload_url_is_written_past_recognition(slash: str) -> None:
+    raw = f'{{"upload_url":"https:{slash}{slash}files.example/u"}}'.encode()
     assert refused(lambda: UPLOAD.body(raw, _issue)).code == "upstream_failed"
 
 
