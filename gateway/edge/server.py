@@ -33,6 +33,7 @@ ProtocolRefused = Callable[[Refusal, str | None], None]
 
 READ_BUFFER_BYTES: Final = 65_536
 LINGER_SECONDS: Final = 5.0
+HALF_CLOSED_SECONDS: Final = 2.0
 SWEEP_SECONDS: Final = 1.0
 BACKLOG: Final = 1_024
 SERVER_NAME: Final = "tidegate"
@@ -44,6 +45,8 @@ class _Connection(RequestHandler):
     """One client connection."""
 
     __slots__ = (
+        "_answering",
+        "_client_done",
         "_discard_until",
         "_draining",
         "_limits",
@@ -79,6 +82,8 @@ class _Connection(RequestHandler):
         self._refused = False
         self._draining = False
         self._serving = False
+        self._client_done = False
+        self._answering = False
 
     # -- bytes in -----------------------------------------------------------------------------------------------------
 
@@ -113,6 +118,17 @@ class _Connection(RequestHandler):
         self._watch.feed(data)
         if (self._watch.phase, self._watch.heads) != before:
             self._phase_since, self._paused_seconds = self._loop.time(), 0.0
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that has sent everything may still read: its request is answered, and no other one follows.
+
+        What it left half sent is refused. The transport stays open for the answer if this returns true; after
+        `HALF_CLOSED_SECONDS` without an answer the client is taken to have left, so that nothing waits for it.
+        """
+        self._client_done, self._draining, self._phase_since = True, True, self._loop.time()
+        if not self._receiving.is_eof() and not self._refused:
+            self._refuse(refusal("malformed_request", "the body ended early"))
+        return self._serving or bool(self._messages)
 
     def _refuse(self, refused: Refusal) -> None:
         """Stop reading from this client; whoever waits for its bytes gets the refusal."""
@@ -174,6 +190,7 @@ class _Connection(RequestHandler):
         self._serving, self._current_request = True, request
         try:
             answer = await self._handled(request)
+            self._answering = True
             close = message.should_close or self._draining or self._refused or not payload.is_eof()
             if isinstance(answer, Answer):
                 await answer.send(request, close=close or message.version < (1, 1))
@@ -189,7 +206,7 @@ class _Connection(RequestHandler):
             _LOG.exception("an answer was cut")
             self._abort()
         finally:
-            self._serving, self._current_request = False, None
+            self._serving, self._answering, self._current_request = False, False, None
             self._phase_since = self._loop.time()
         return False
 
@@ -232,7 +249,7 @@ class _Connection(RequestHandler):
         transport = self.transport
         if transport is None or self._force_close:
             return
-        if not self._refused and self._receiving.is_eof():
+        if self._client_done or (not self._refused and self._receiving.is_eof()):
             transport.close()
             return
         self._discard_until = self._loop.time() + LINGER_SECONDS
@@ -254,6 +271,9 @@ class _Connection(RequestHandler):
         if self._discard_until is not None:
             if now >= self._discard_until and self.transport is not None:
                 self.transport.abort()
+        elif self._client_done:
+            if not self._answering and now - self._phase_since > HALF_CLOSED_SECONDS and self.transport is not None:
+                self.transport.close()
         elif self._refused or self._force_close:
             return
         elif self._watch.phase is Phase.BODY:

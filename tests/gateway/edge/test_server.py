@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import pytest
 import uvloop
@@ -615,3 +615,52 @@ def test_server_behaves_the_same_when_the_loop_is_uvloop() -> None:
         (431, "headers_too_large"),
         (413, "body_too_large"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "statuses"),
+    [
+        pytest.param(GET + b"\r\n", [200], id="one request"),
+        pytest.param((GET + b"\r\n") * 3, [200, 200, 200], id="several requests"),
+        pytest.param(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", [400], id="half a body"),
+        pytest.param(CHUNKED + b"\r\n5\r\nab", [400], id="half a chunk"),
+        pytest.param(b"GET /a HT", [], id="half a head"),
+        pytest.param(b"garbage\r\n\r\n", [400], id="no HTTP"),
+        pytest.param(b"", [], id="nothing"),
+    ],
+)
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_server_answers_when_the_client_stops_sending_but_still_reads(
+    raw: bytes, statuses: list[int], loop: Callable[[Coroutine[object, object, bytes]], bytes]
+) -> None:
+    async def scenario() -> bytes:
+        async with running() as edge:
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+            writer.write(raw)
+            writer.write_eof()
+            async with asyncio.timeout(5):
+                answer = await reader.read()
+            writer.close()
+            return answer
+
+    answer = loop(scenario())
+    assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]] == statuses
+
+
+async def test_server_notices_when_a_waiting_client_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.edge.server.HALF_CLOSED_SECONDS", 0.1)
+    noticed = asyncio.Event()
+
+    async def hold(request: web.BaseRequest) -> Answer:
+        while request.transport is not None:
+            await asyncio.sleep(0.01)
+        noticed.set()
+        return Answer(200)
+
+    async with running(hold, idle_seconds=0.2) as edge:
+        _, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+        writer.write(GET + b"\r\n")
+        await writer.drain()
+        writer.close()
+        async with asyncio.timeout(5):
+            await noticed.wait()
