@@ -41,6 +41,7 @@ class CallRunner:
     def __init__(self, running: Running, log: LineLog) -> None:
         self._running = running
         self._log = log
+        self._in_flight = 0
 
     @property
     def services(self) -> Services:
@@ -49,6 +50,13 @@ class CallRunner:
 
     async def proxy(self, request: web.BaseRequest, head: RequestHead) -> Answer:
         """Answer a request below ``/c/``."""
+        self._begin()
+        try:
+            return await self._proxied(request, head)
+        finally:
+            self._end()
+
+    async def _proxied(self, request: web.BaseRequest, head: RequestHead) -> Answer:
         assembly = self._running.assembly
         name, _, _ = head.target.path.removeprefix(INSTANCE_PREFIX).partition("/")
         plan = assembly.plans.get(name)
@@ -75,16 +83,29 @@ class CallRunner:
         driver = CallDriver(self.services, self._running.assembly.reach, trace, request)
         started = monotonic()
         outcome: Finished | Refusal
+        self._begin()
         try:
             end = await driver.run(api_flow(api, trace, self._context()))
             outcome = end if isinstance(end, Finished) else refusal("upstream_failed", "the answer cannot be held")
         except Refusal as refused:
             outcome = refused
         finally:
+            self._end()
             await driver.close()
         code = outcome.code if isinstance(outcome, Refusal) else CODE_OK
         self.settled(trace, code, outcome.status, monotonic() - started)
         return outcome, trace
+
+    def _begin(self) -> None:
+        """Count a call in. Raises `throttled` when `limits.calls_max` are being worked on already."""
+        if self._in_flight >= self._running.assembly.config.document.limits.calls_max:
+            raise refusal("throttled", "the gate is working on as many calls as it may")
+        self._in_flight += 1
+        self.services.metrics.in_flight.set(self._in_flight)
+
+    def _end(self) -> None:
+        self._in_flight -= 1
+        self.services.metrics.in_flight.set(self._in_flight)
 
     def _context(self) -> FlowContext:
         running = self._running

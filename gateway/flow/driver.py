@@ -25,7 +25,7 @@ from gateway.connectors.tickets import TicketBook
 from gateway.edge.body import read_body, stream_body
 from gateway.edge.identity import IdentityVerifier
 from gateway.edge.jwks import JwksStore, identify
-from gateway.edge.problem import refusal
+from gateway.edge.problem import CODES, refusal
 from gateway.egress.addresses import AddressClass
 from gateway.egress.dialer import UpstreamPools
 from gateway.egress.errors import UpstreamError, UpstreamTimeout
@@ -109,6 +109,9 @@ class CallDriver:
             except StopIteration as stop:
                 finished: Finished = stop.value
                 return finished
+            except StoreConflict as conflict:
+                code = conflict.code if conflict.code in CODES else "stale_state"
+                raise refusal(code, conflict.detail) from conflict
             if isinstance(command, c.BeginStream | c.EndStream):
                 return command
             try:
