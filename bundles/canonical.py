@@ -139,16 +139,17 @@ def _diagnose(raw: bytes) -> StrictJsonError:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         return StrictJsonError("invalid_utf8")
+    code = "too_deep"  # What is left when Python reads it and finds no fault: orjson's own depth limit.
     try:
         tree = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
         _find_fault(tree, "")
     except StrictJsonError as found:
         return found
     except RecursionError:
-        return StrictJsonError("too_deep")
+        code = "too_deep"
     except ValueError:
-        return StrictJsonError("not_json")
-    return StrictJsonError("too_deep")  # Python reads it and finds no fault, so only orjson's depth limit is left.
+        code = "not_json"
+    return StrictJsonError(code)
 
 
 def _find_fault(node: object, pointer: str) -> None:

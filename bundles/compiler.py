@@ -54,8 +54,9 @@ class RunReport:
 class Opa:
     """One OPA executable."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, deadline_seconds: float = RUN_DEADLINE_SECONDS) -> None:
         self.path = path
+        self._deadline_seconds = deadline_seconds
 
     def check(self, rego: Mapping[str, bytes], *, capabilities: Path | None = None) -> None:
         """``opa check --strict`` under ``capabilities``; raises ``rego_invalid`` with OPA's own words."""
@@ -159,12 +160,14 @@ class Opa:
                 cwd=folder,
                 input=stdin,
                 capture_output=True,
-                timeout=RUN_DEADLINE_SECONDS,
+                timeout=self._deadline_seconds,
                 env={"PATH": os.defpath, "HOME": str(folder)},
                 check=False,
             )
         except subprocess.TimeoutExpired as late:
-            raise BundleUnavailable("opa_too_slow", f"opa {arguments[0]} took over {RUN_DEADLINE_SECONDS} s") from late
+            raise BundleUnavailable(
+                "opa_too_slow", f"opa {arguments[0]} took over {self._deadline_seconds} s"
+            ) from late
         except OSError as failure:
             raise BundleUnavailable("opa_missing", f"{self.path}: {failure.strerror}. {_HOW_TO_GET_IT}") from failure
         if done.returncode not in accept:

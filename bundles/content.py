@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from bundles.canonical import JsonValue
 from bundles.claims import DATA_FILE, MANIFEST_FILE, parse_structured
@@ -172,10 +172,10 @@ def _merge_at(data: dict[str, JsonValue], name: str, document: JsonValue) -> Non
     folder = name.split("/")[:-1]
     if not folder and not isinstance(document, dict):
         raise BundleRefused("bundle_json_invalid", f"{name}: the root document is an object")
+    placed: Any = document
     for part in reversed(folder):
-        document = {part: document}
-    if isinstance(document, dict):
-        _merge(data, document, name)
+        placed = {part: placed}
+    _merge(data, placed, name)
 
 
 def _merge(into: dict[str, JsonValue], other: dict[str, JsonValue], name: str) -> None:

@@ -23,11 +23,12 @@ from bundles.build import (
 )
 from bundles.canonical import sha256_hex
 from bundles.compiler import Opa, find_opa
+from bundles.content import read_content
 from bundles.errors import BundleError, BundleMisuse, BundleRefused, BundleUnavailable
 from bundles.keys import public_pem
 from bundles.source import read_source
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, verify_bundle
-from tests.bundles.parts import NOW, signing_key, write_source
+from tests.bundles.parts import NOW, good_files, signing_key, write_source
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def _trusted(raw: bytes) -> TrustedBundle:
     return verify_bundle(raw, TrustPolicy("main", "tidegate", (key,)), now=NOW, highest_sequence=0)
 
 
-def _agreed(*_: Any) -> list[object]:
+def _agreed(files: Any, data: Any, wasm: Any, inputs: Any) -> list[object]:
     return []
 
 
@@ -196,6 +197,46 @@ def test_build_names_the_version_when_opa_is_another(tmp_path: Path, monkeypatch
     monkeypatch.setenv("TIDEGATE_OPA", str(other))
     with pytest.raises(BundleUnavailable, match=r"version 0\.1\.0"):
         find_opa()
+
+
+def test_build_gives_up_when_opa_never_ends(tmp_path: Path) -> None:
+    slow = tmp_path / "opa"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    with pytest.raises(BundleUnavailable) as late:
+        Opa(slow, deadline_seconds=0.05).version()
+    assert late.value.code == "opa_too_slow"
+
+
+def test_build_is_unavailable_when_opa_cannot_run(tmp_path: Path) -> None:
+    with pytest.raises(BundleUnavailable):
+        Opa(tmp_path / "nowhere").check({})
+
+
+def test_starter_is_unavailable_when_nothing_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rego, "root", lambda: tmp_path)
+    with pytest.raises(BundleUnavailable):
+        shipped_parts()
+
+
+def test_sequence_starts_again_when_the_old_bundle_is_anothers(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.tar.gz"
+    build_bundle(source, key=signing_key("theirs"), out=out, options=SigningOptions(sequence=9))
+    assert build_bundle(source, key=signing_key(), out=out).sequence == 1
+
+
+def test_rebuild_is_refused_when_there_is_no_module(opa_path: Path) -> None:
+    files = {name: content for name, content in good_files().items() if name != "policy.wasm"}
+    with pytest.raises(BundleRefused) as refused:
+        check_rebuild(read_content(files), opa=Opa(opa_path))
+    assert refused.value.code == "rebuild_differs"
+
+
+def test_hidden_files_are_left_out_of_a_source(source: Path) -> None:
+    before = read_source(source)
+    _put("policies/shop/.editor.rego", "x")(source)
+    _put("README.md", "words")(source)
+    assert read_source(source) == before
 
 
 def test_source_is_unavailable_when_it_is_no_directory(tmp_path: Path) -> None:

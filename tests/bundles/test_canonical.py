@@ -48,7 +48,7 @@ def test_text_is_refused_when_it_holds(raw: bytes, code: str, pointer: str) -> N
     assert (refused.value.code, refused.value.pointer) == (code, pointer)
 
 
-ACCEPTED = {
+ACCEPTED: dict[str, tuple[bytes, Any]] = {
     "64 levels": (b"[" * 64 + b"]" * 64, None),
     "2^53 - 1": (b"[9007199254740991,-9007199254740991]", [2**53 - 1, 1 - 2**53]),
     "a pair of surrogates": (b'"\\ud83d\\ude00"', "\U0001f600"),

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from bundles.canonical import JsonValue
 from bundles.compiler import Opa
 from bundles.profile import check_data_shapes, is_cacheable, lint, string_literals
 
-DATA = {"limits": {"list": [{"a": 1}, {"a": 2}], "by_name": {"x": {"a": 1}}, "nested": {"x": [1, 2]}}}
+DATA: dict[str, JsonValue] = {
+    "limits": {"list": [{"a": 1}, {"a": 2}], "by_name": {"x": {"a": 1}}, "nested": {"x": [1, 2]}}
+}
 
 FOUND = {
     "a list is indexed by input": ("data.limits.list[input.i].a == 1", "list_index"),
@@ -43,6 +46,7 @@ CLEAN = {
     "a list is walked in every": "every i, _ in data.limits.list { data.limits.list[i].a == 1 }",
     "an object is indexed by input": "data.limits.by_name[input.n].a == 1",
     "a list of input is indexed by input": "input.list[input.i] == 1",
+    "a literal list is indexed by input": "[1, 2][input.i] == 1",
     "a pattern is plain": "regex.match(`^[a-z]+$`, input.s)",
     "replace looks for a text": 'replace(input.s, "a", "") == ""',
     "replace_n looks for texts": 'strings.replace_n({"a": "b"}, input.s) == ""',
@@ -50,7 +54,9 @@ CLEAN = {
 
 
 def _findings(opa_path: Path, body: str) -> list[str]:
-    source = f"package policies.x\n\nimport data.limits as lim\n\ndeny contains lim.none if {{ {body} }}\n"
+    source = (
+        f"package policies.x\n\nimport data.limits as lim\nimport rego.v1\n\ndeny contains lim.none if {{ {body} }}\n"
+    )
     return [finding.code for finding in lint(Opa(opa_path).parse({"policies/x/x.rego": source.encode()}), DATA)]
 
 

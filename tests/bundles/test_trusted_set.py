@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from bundles.archive import ArchiveLimits, read_archive, write_archive
 from bundles.build import sign_files
@@ -61,6 +62,10 @@ def _flip_last_bit(token: str) -> str:
     """The same signature in base64url's other spelling, whose unused bits are set."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return token[:-1] + alphabet[alphabet.index(token[-1]) | 1] if alphabet.index(token[-1]) % 2 == 0 else token + "A"
+
+
+def _unpadded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _files_claim(**changes: Any) -> list[Any]:
@@ -122,9 +127,17 @@ BAD = {
         lambda: with_token(lambda token: tokenised(ES, payload_of(good_bundle()), b"\x30" * 70)),
         "bundle_signature_invalid",
     ),
+    "has a signature cut inside a letter": (
+        lambda: with_token(lambda token: token.rpartition(".")[0] + ".AAAAA"),
+        "bundle_signature_invalid",
+    ),
     "has a token of two parts": (lambda: with_token(lambda token: token.rpartition(".")[0]), "bundle_signature_invalid"),
     "has a padded token": (lambda: with_token(lambda token: token + "=="), "bundle_signature_invalid"),
     "has its signature in another spelling": (lambda: with_token(_flip_last_bit), "bundle_signature_invalid"),
+    "has a header with a duplicate key": (
+        lambda: with_token(lambda token: _unpadded(b'{"alg":"ES256","alg":"ES256"}') + "." + token.partition(".")[2]),
+        "bundle_signature_invalid",
+    ),
     "has a header that is no object": (
         lambda: with_token(lambda token: "W10." + token.partition(".")[2]),
         "bundle_signature_invalid",
@@ -197,6 +210,7 @@ BAD = {
         lambda: with_file("probes/p.json", b'{"input":[],"decision":{}}'),
         "bundle_json_invalid",
     ),
+    "has Rego of comments only": (lambda: with_file("policies/x/y.rego", b"# nothing\n"), "bundle_rego_invalid"),
     "has Rego without a package": (lambda: with_file("policies/x/y.rego", b"allow := true"), "bundle_rego_invalid"),
 }  # fmt: skip
 
@@ -275,6 +289,14 @@ def _nameless() -> bytes:
     return with_signatures(canonical_json({"signatures": [token]}))
 
 
+def _ed25519() -> bytes:
+    return (
+        ed25519.Ed25519PrivateKey.generate()
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+
+
 def _key(name: str, private: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, algorithm: str = "ES256") -> TrustedKey:
     return TrustedKey(name, algorithm, "write", public_pem(private))
 
@@ -296,6 +318,7 @@ WEAK = {
     "a shared secret": lambda: TrustedKey("bundle", "HS256", "write", b"secret"),
     "EdDSA, which OPA cannot check": lambda: TrustedKey("bundle", "EdDSA", "write", public_pem(signing_key())),
     "an algorithm for another curve": lambda: _key("bundle", signing_key(), "ES384"),
+    "an Ed25519 key": lambda: TrustedKey("bundle", "ES256", "write", _ed25519()),
     "no PEM": lambda: TrustedKey("bundle", "ES256", "write", b"nothing"),
 }
 

@@ -52,7 +52,7 @@ def go_toolchains() -> list[Path]:
 def build(go: Path) -> bool:
     """Build OPA with this toolchain; says whether it worked."""
     command = [str(go), "build", "-trimpath", "-mod=readonly", "-o", str(TARGET), MODULE]
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-modcacherw"}
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": f"{os.environ.get('GOFLAGS', '')} -modcacherw".strip()}
     try:
         subprocess.run(command, cwd=HERE, env=environment, timeout=BUILD_DEADLINE_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError) as failure:
