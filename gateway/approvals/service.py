@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -61,7 +60,6 @@ class ApprovalService:
         random_bytes: Callable[[int], bytes],
         tenant_key: Callable[[str], bytes],
         limits: ApprovalLimits = ApprovalLimits(),
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -69,7 +67,6 @@ class ApprovalService:
         self._random_bytes = random_bytes
         self._tenant_key = tenant_key
         self._limits = limits
-        self._monotonic = monotonic
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._waiting = 0
 
@@ -150,12 +147,13 @@ class ApprovalService:
         limit = min(max(0.0, seconds), float(self._limits.wait_max_seconds))
         if approval.state is not ApprovalState.PENDING or limit == 0.0 or self._waiting >= self._limits.waiters_max:
             return approval
-        end = self._monotonic() + limit
+        loop = asyncio.get_running_loop()
+        end = loop.time() + limit
         changed = asyncio.Event()
         self._waiters.setdefault(approval_id, set()).add(changed)
         self._waiting += 1
         try:
-            while (left := end - self._monotonic()) > 0:
+            while (left := end - loop.time()) > 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(left, POLL_SECONDS)):
                         await changed.wait()

@@ -25,7 +25,18 @@ FINISH_AT_BYTES: Final = 32 << 20
 class Checkpointer:
     """The thread that copies."""
 
-    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
+        copy_at_bytes: int = COPY_AT_BYTES,
+        finish_at_bytes: int = FINISH_AT_BYTES,
+    ) -> None:
+        self._interval_seconds = interval_seconds
+        self._copy_at_bytes = copy_at_bytes
+        self._finish_at_bytes = finish_at_bytes
         self._log_path = path.with_name(path.name + "-wal")
         self._connect = connect
         self._stop = threading.Event()
@@ -44,9 +55,13 @@ class Checkpointer:
             self._thread.join()
 
     def _run(self) -> None:
-        connection = self._connect()
         try:
-            while not self._stop.wait(INTERVAL_SECONDS):
+            connection = self._connect()
+        except sqlite3.Error as error:
+            self.failure = unavailable(error)
+            return
+        try:
+            while not self._stop.wait(self._interval_seconds):
                 self._copy(connection)
         except sqlite3.Error as error:
             self.failure = unavailable(error)
@@ -55,7 +70,7 @@ class Checkpointer:
 
     def _copy(self, connection: sqlite3.Connection) -> None:
         size = self._log_bytes()
-        if size < COPY_AT_BYTES:
+        if size < self._copy_at_bytes:
             return
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -64,7 +79,7 @@ class Checkpointer:
             if failure.fatal:
                 self.failure = failure
             return
-        if size >= FINISH_AT_BYTES:
+        if size >= self._finish_at_bytes:
             self.finish_due = True
 
     def _log_bytes(self) -> int:
