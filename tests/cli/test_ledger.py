@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from cli.ledger import app
 from tests.gateway.store.build import LOG, OTHER_LOG, draft, open_store
 
 RUNNER = CliRunner()
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -103,3 +108,40 @@ def test_ledger_is_unavailable_when_there_is_no_store(
 
 def test_ledger_refuses_when_the_path_is_a_directory(tmp_path: Path) -> None:
     assert run("verify", "--path", str(tmp_path))[0] == 2
+
+
+def test_tail_goes_on_when_it_follows(store_file: Path) -> None:
+    program = "from cli.ledger import app; app()"
+    arguments = [sys.executable, "-c", program, "tail", "--path", str(store_file), "-n", "1", "--follow", "--json"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    with process.stdout as output:
+        assert json.loads(output.readline())["ids"]["call"] == "other"
+
+        async def append() -> None:
+            async with open_store(store_file.parent.parent) as opened:
+                await opened.writer.append(draft(call="later"))
+
+        asyncio.run(append())
+        assert json.loads(output.readline())["ids"]["call"] == "later"
+        process.send_signal(signal.SIGINT)
+        output.read()
+    assert process.wait() == 0
+
+
+def test_ledger_finds_the_store_when_only_the_configuration_is_named(store_file: Path, starter_directory: Path) -> None:
+    directory = store_file.parent.parent
+    text = (starter_directory / "tidegate.yaml").read_text()
+    (directory / "tidegate.yaml").write_text(text)
+    shutil.copytree(starter_directory / "keys", directory / "keys")
+    code, output = run("verify", "--config", str(directory / "tidegate.yaml"), "--json")
+    assert (code, json.loads(output)["records"]) == (0, 5)
+
+
+def test_tail_fails_when_a_record_is_not_what_was_written(store_file: Path) -> None:
+    with sqlite3.connect(store_file) as connection:
+        connection.execute("UPDATE records SET data = x'ff'")
+    connection.close()
+    for form in ([], ["--json"]):
+        code, output = run("tail", "--path", str(store_file), *form)
+        assert code == 1 and "record_unreadable" in output

@@ -265,3 +265,29 @@ async def test_chain_is_refused_when_it_has_more_than_one_step(opened: OpenStore
         await service_of(opened).open_or_attach(many)
     assert caught.value.code == "not_supported"
     assert await kinds(opened) == []
+
+
+async def test_waiter_sees_it_expired_when_the_clock_runs_out_meanwhile(opened: OpenStore) -> None:
+    service = service_of(opened)
+    approval = await service.open_or_attach(HELD)
+    waiting = asyncio.create_task(service.wait(LOG, approval.id, 60), name="waiter")
+    while service._waiting == 0:
+        await asyncio.sleep(0)
+    opened.clock.advance(HELD.decide_within_seconds)
+    assert await service.expire_due() == 1
+    async with asyncio.timeout(10):
+        assert (await waiting).state is ApprovalState.EXPIRED
+
+
+async def test_waiters_all_go_on_when_one_of_them_is_cancelled(opened: OpenStore) -> None:
+    service = service_of(opened)
+    approval = await service.open_or_attach(HELD)
+    waiters = [asyncio.create_task(service.wait(LOG, approval.id, 60), name=str(number)) for number in range(3)]
+    while service._waiting < 3:
+        await asyncio.sleep(0)
+    waiters[0].cancel()
+    await service.vote(LOG, approval.id, Ballot("deny", "no", approval.action_digest), Voter())
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [getattr(result, "state", None) for result in results] == [None, ApprovalState.DENIED, ApprovalState.DENIED]
+    assert (service._waiting, service._waiters) == (0, {})

@@ -393,3 +393,20 @@ async def test_writer_resumes_by_itself_when_a_full_disk_has_room_again(tmp_path
         await asyncio.to_thread(connection.execute, "PRAGMA max_page_count=1000000")
         appended = await opened.writer.append(draft())
     assert await verified(opened.path) == {LOG: appended.seq + 1}
+
+
+async def test_writer_finishes_the_checkpoint_when_it_is_asked(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as opened:
+        checkpointer = opened.store._checkpointer
+        assert checkpointer is not None
+        for number in range(20):
+            await opened.writer.append(draft(call=f"c{number}", pad="x" * 4000))
+        before = (await asyncio.to_thread(opened.path.stat)).st_size
+        checkpointer.finish_due = True
+        await opened.writer.append(draft())
+        assert not checkpointer.finish_due
+        assert (await asyncio.to_thread(opened.path.stat)).st_size > before
+        checkpointer.failure = StoreUnavailable("store_io_error", "checkpoint", fatal=True)
+        with pytest.raises(LedgerUnavailable, match="checkpoint"):
+            await opened.writer.append(draft())
+    assert len(opened.fatal) == 1
