@@ -19,7 +19,7 @@ import jsonschema_rs
 from bundles.canonical import JsonValue
 from bundles.errors import BundleRefused
 from bundles.manifest import Action, ConnectorManifest
-from gateway.connectors.bodies import Body, parse_body, stands_twice
+from gateway.connectors.bodies import ALSO_KINDS, BODY_ALSO_KEYWORD, Body, parse_body, stands_twice
 from gateway.connectors.classify import compile_template
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
@@ -81,7 +81,7 @@ def _from_body(action: Action, body: Body, declared: Mapping[str, Any]) -> dict[
         return {"body": value}
     if whole and "body" in value:
         raise _invalid("/body", "the value is written as the body itself, not as a field")
-    if action.arguments.body == "form":
+    if body.kind == "form":
         value = {name: _convert(text, declared.get(name)) for name, text in value.items()}
     for name in value:
         _check_source(name, declared, "body")
@@ -201,6 +201,11 @@ def closed_schema(manifest: ConnectorManifest, action: Action) -> dict[str, Any]
         "https://json-schema.org/draft/2020-12/schema"
     ):
         raise BundleRefused("manifest_invalid", f"schema of {action.name} is not draft 2020-12")
+    also = given.get(BODY_ALSO_KEYWORD, "form")
+    if also not in ALSO_KINDS or (BODY_ALSO_KEYWORD in given and action.arguments.body not in ALSO_KINDS - {also}):
+        raise BundleRefused(
+            "manifest_invalid", f"schema of {action.name}: a body is json, and form too, or the reverse"
+        )
     template = compile_template(manifest.base_path, action.match.path, action.arguments.parameters)
     properties: dict[str, Any] = dict(given.get("properties", {}))
     for parameter in template.parameters:

@@ -32,6 +32,9 @@ MEDIA_TYPES: Final = {
     "multipart": "multipart/form-data",
 }
 
+BODY_ALSO_KEYWORD: Final = "x-tidegate-body-also"
+ALSO_KINDS: Final = frozenset({"json", "form"})
+
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _MEDIA_TYPE = re.compile(
     rf"({_TOKEN}/{_TOKEN})[ \t]*((?:;[ \t]*{_TOKEN}=(?:{_TOKEN}|\"[^\"\\\r\n]*\")[ \t]*)*);?[ \t]*"
@@ -46,10 +49,11 @@ _DISPOSITION = re.compile(r"form-data; ?name=\"([^\"\\\r\n]+)\"(?:; ?filename=\"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A parsed body; `present` is False when nothing was sent."""
+    """A parsed body and the kind it was read as; `present` is False when nothing was sent."""
 
     value: JsonValue
     present: bool
+    kind: str = "none"
 
 
 NO_BODY: Final = Body(None, False)
@@ -66,6 +70,9 @@ def takes_stream(action: Action) -> bool:
 def parse_body(arguments: Arguments, content_type: str | None, raw: bytes | None) -> Body:
     """Read `raw` as the kind that `arguments` declares.
 
+    An action whose schema says ``"x-tidegate-body-also": "form"`` (or ``"json"``) takes that kind too, for services with
+    a long history; the content type, which goes on to the service as it came, then says which it is.
+
     Raises `Refusal`: ``body_too_large`` above the action's limit, ``malformed_request`` for another media type, another
     charset or a body that has no single reading, ``arguments_invalid`` for a form name that stands twice.
     """
@@ -76,12 +83,15 @@ def parse_body(arguments: Arguments, content_type: str | None, raw: bytes | None
         raise refusal("malformed_request", "this action takes no body")
     if len(raw) > arguments.body_max_bytes:
         raise refusal("body_too_large", f"the body of this action is at most {arguments.body_max_bytes} bytes")
+    also = arguments.schema_.get(BODY_ALSO_KEYWORD)
+    if also in ALSO_KINDS and (content_type or "").partition(";")[0].strip(" \t").lower() == MEDIA_TYPES[also]:
+        kind = also
     parameters = check_media_type(kind, content_type)
     if kind == "json":
-        return Body(_parse_json(raw, arguments.body_max_bytes), True)
+        return Body(_parse_json(raw, arguments.body_max_bytes), True, kind)
     if kind == "form":
-        return Body(form_fields(parse_form(raw)), True)
-    return Body(_parse_multipart(raw, parameters["boundary"]), True)
+        return Body(form_fields(parse_form(raw)), True, kind)
+    return Body(_parse_multipart(raw, parameters["boundary"]), True, kind)
 
 
 def check_media_type(kind: str, content_type: str | None) -> dict[str, str]:

@@ -105,6 +105,30 @@ def test_gather_converts_fields_of_a_form_where_the_schema_declares_it() -> None
     assert gather(form, {"id": "7"}, (), FORM, b"n=5&s=5") == {"n": 5, "s": "5", "id": "7"}
 
 
+BOTH = _one(schema={"x-tidegate-body-also": "form", "properties": {"id": {}, "dry": {"type": "boolean"}}})
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [(JSON, b'{"dry":true}'), (FORM, b"dry=true"), (FORM.title() + " ;charset=utf-8", b"dry=1")],
+)
+def test_body_of_either_declared_kind_gives_the_same_arguments(content_type: str, body: bytes) -> None:
+    assert gather(BOTH, {"id": "7"}, (), content_type, body) == {"dry": True, "id": "7"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        pytest.param(JSON, b"dry=true", id="form said to be json"),
+        pytest.param("text/plain", b"dry=true", id="a third kind"),
+        pytest.param(FORM + "; charset=utf-16", b"dry=true", id="another charset"),
+        pytest.param(None, b"dry=true", id="no kind"),
+    ],
+)
+def test_body_of_neither_declared_kind_is_malformed(content_type: str | None, body: bytes) -> None:
+    assert refused(lambda: gather(BOTH, {"id": "7"}, (), content_type, body)).code == "malformed_request"
+
+
 WHOLE = _one(schema={"properties": {"id": {}, "body": {"type": "array"}, "v": {"x-tidegate-in": "query"}}})
 
 
@@ -198,6 +222,8 @@ def _with_schema(schema: dict[str, Any], **more: Any) -> ConnectorManifest:
         pytest.param({"properties": {"a": {"pattern": "(a)\\1"}}}, {}, id="pattern that backtracks"),
         pytest.param({"properties": {"a": {"pattern": "["}}}, {}, id="pattern that is none"),
         pytest.param({"$schema": "http://json-schema.org/draft-07/schema#"}, {}, id="another draft"),
+        pytest.param({"x-tidegate-body-also": "json"}, {}, id="json and also json"),
+        pytest.param({"x-tidegate-body-also": "multipart"}, {}, id="also multipart"),
         pytest.param({"additionalProperties": True}, {}, id="open without saying so"),
         pytest.param({"additionalProperties": True}, {"risk": "high"}, id="open at high risk"),
     ],
