@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, Never, cast
+from typing import Any, Final, Literal, Never
 
 import orjson
 
@@ -35,6 +35,7 @@ INTEGER_MAX: Final = 2**53 - 1
 LOG_NAME_MAX_BYTES: Final = 256
 GENESIS_HASH: Final = "0" * 64
 _SPLICE_MAX_BYTES: Final = 256
+_CONTAINERS: Final = frozenset({dict, list, tuple})
 
 
 class RecordMalformed(GateMisuse):
@@ -98,27 +99,35 @@ class Appended:
     hash: str
 
 
-def check_profile(value: object, depth: int = 1) -> None:
-    """Refuse anything outside the restricted profile.
+def check_profile(value: object) -> None:
+    """Refuse anything outside the restricted profile; level by level, without recursion.
 
     Errors: `RecordMalformed` with code `record_float`, `record_integer`, `record_key`, `record_depth`,
     `record_text` or `record_type`.
     """
-    kind = type(value)
-    if kind is dict:
-        _check_object(cast(dict[object, object], value), depth)
-    elif kind is list or kind is tuple:
-        _check_depth(depth)
-        for item in cast(Sequence[object], value):
-            if type(item) is not str or not item.isascii():
-                check_profile(item, depth + 1)
-    elif kind is str:
-        _check_text(cast(str, value))
-    elif kind is int:
-        if not -INTEGER_MAX <= cast(int, value) <= INTEGER_MAX:
-            raise RecordMalformed("record_integer", "an integer is outside ±(2^53−1)")
-    elif value is not None and kind is not bool:
-        _refuse_type(value)
+    level: list[Any] = [value]
+    depth = 0
+    while level:
+        depth += 1
+        following: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is str:
+                if not item.isascii():
+                    _check_text(item)
+            elif kind is dict:
+                _check_keys(item)
+                following.extend(item.values())
+            elif kind is list or kind is tuple:
+                following.extend(item)
+            elif kind is int:
+                if not -INTEGER_MAX <= item <= INTEGER_MAX:
+                    raise RecordMalformed("record_integer", "an integer is outside ±(2^53−1)")
+            elif item is not None and kind is not bool:
+                _refuse_type(item)
+        if depth > DEPTH_MAX and any(type(item) in _CONTAINERS for item in level):
+            raise RecordMalformed("record_depth", f"nested deeper than {DEPTH_MAX}")
+        level = following
 
 
 def canonical_record_json(value: object) -> bytes:
@@ -196,18 +205,13 @@ def keyed_digest(data: bytes, key: bytes) -> dict[str, object]:
     return {"hmac": hmac.new(key, data, hashlib.sha256).hexdigest(), "length": len(data)}
 
 
-def _check_object(value: dict[object, object], depth: int) -> None:
-    _check_depth(depth)
-    for key, item in value.items():
-        if type(key) is not str or not key.isascii():
-            raise RecordMalformed("record_key", "keys are ASCII text")
-        if type(item) is not str or not item.isascii():
-            check_profile(item, depth + 1)
-
-
-def _check_depth(depth: int) -> None:
-    if depth > DEPTH_MAX:
-        raise RecordMalformed("record_depth", f"nested deeper than {DEPTH_MAX}")
+def _check_keys(value: dict[str, object]) -> None:
+    try:
+        if "".join(value).isascii():
+            return
+    except TypeError as error:
+        raise RecordMalformed("record_key", "keys are text") from error
+    raise RecordMalformed("record_key", "keys are ASCII text")
 
 
 def _refuse_type(value: object) -> Never:
