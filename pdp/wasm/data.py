@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from bundles.profile import check_data_shapes
 from pdp.errors import PolicyRefused
 from pdp.input_document import INTEGER_MAX
 
 if TYPE_CHECKING:
     from bundles.canonical import JsonValue
 
+_MAYBE_NUMERIC_NAME = re.compile(rb'"\s*[-+.]?[0-9][^"\\]*":')
 _MAYBE_INTEGRAL = re.compile(rb"[0-9](?:\.0[,\]}]|\.0\Z|e[0-9+])")
 
 
@@ -33,6 +35,31 @@ def encode_data(data: Mapping[str, JsonValue]) -> bytes:
         return b"".join(_pieces(data))
     except (TypeError, ValueError) as refused:
         raise PolicyRefused(f"the bundle's data is not JSON: {refused}", code="policy_data_invalid") from refused
+
+
+def check_names(data: Mapping[str, JsonValue]) -> None:
+    """Raise ``PolicyRefused`` when a member's name reads as a number.
+
+    **Security**: OPA's store finds ``{"2": …}`` by the number 2, the compiled policy does not, and a denial that looks
+    there is lost. The build refuses such data; a bundle that was signed without it is refused here.
+    """
+    try:
+        _check_names(data)
+    except (TypeError, ValueError) as refused:
+        raise PolicyRefused(f"the bundle's data is not JSON: {refused}", code="policy_data_invalid") from refused
+
+
+def _check_names(data: Mapping[str, JsonValue]) -> None:
+    for name, value in data.items():
+        inside = value.items() if isinstance(value, dict) else ((name, value),)
+        suspects: list[tuple[str, JsonValue]] = [(name, None)]
+        for key, item in inside:
+            if _MAYBE_NUMERIC_NAME.search(orjson.dumps({key: item})):
+                suspects.append((key, item))
+        for suspect in suspects:
+            findings = check_data_shapes(dict((suspect,)))
+            if findings:
+                raise PolicyRefused(f"in data.{name}: {findings[0].message}", code="policy_data_numeric_key")
 
 
 def _pieces(data: Mapping[str, JsonValue]) -> Iterator[bytes]:

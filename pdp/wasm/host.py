@@ -23,7 +23,7 @@ from pdp.engine import ENTRYPOINT
 from pdp.errors import EngineFailed, PolicyRefused
 from pdp.wasm.answer import single_result
 from pdp.wasm.calls import unchecked_calls_work
-from pdp.wasm.data import encode_data
+from pdp.wasm.data import check_names, encode_data
 from pdp.wasm.instance import PolicyInstance
 from pdp.wasm.limits import WasmLimits
 from pdp.wasm.module_cache import ModuleCache
@@ -79,6 +79,7 @@ class WasmEngine:
         if ENTRYPOINT not in bundle.entrypoints:
             raise PolicyRefused(f"the bundle has no entry point {ENTRYPOINT}", code="policy_entrypoint_missing")
         check_apart(bundle.data, package_paths(bundle.rego))
+        check_names(bundle.data)
         return self.prepare_parts(bundle.wasm, bundle.data)
 
     def prepare_parts(self, wasm: bytes | None, data: Mapping[str, JsonValue]) -> WasmPolicy:

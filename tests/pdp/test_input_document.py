@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 import orjson
@@ -108,6 +109,16 @@ def test_clock_tells_the_zones_time_when_a_zone_is_named(zone: str, weekday: str
 def test_numbers_are_written_alike_when_they_are_equal(given_number: float, written: str) -> None:
     assert encode_document({"n": given_number}) == f'{{"n":{written}}}'.encode()
     assert encode_document({"n": [{"m": given_number}]}) == f'{{"n":[{{"m":{written}}}]}}'.encode()
+
+
+class Word(StrEnum):
+    """Text of a type of its own."""
+
+    READ = "read"
+
+
+def test_text_is_written_as_text_when_it_is_of_a_type_of_its_own() -> None:
+    assert encode_document({"a": [Word.READ]}) == b'{"a":["read"]}'
 
 
 @pytest.mark.parametrize(

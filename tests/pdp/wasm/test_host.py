@@ -311,16 +311,21 @@ def refusal(bundle: TrustedBundle, engine: WasmEngine) -> str:
         ),
         pytest.param({"data": {"tidegate": {}}}, "policy_data_overlap", id="data at the package"),
         pytest.param({"data": {"tidegate": 1}}, "policy_data_overlap", id="a number at the package"),
-        pytest.param({"data": []}, "policy_data_invalid", id="data that is a list"),
         pytest.param({"data": {"a": object()}}, "policy_data_invalid", id="data that is not JSON"),
+        pytest.param({"data": {"2": True}}, "policy_data_numeric_key", id="a first key that reads as a number"),
+        pytest.param(
+            {"data": {"a": {"2.5": True}}}, "policy_data_numeric_key", id="a second key that reads as a number"
+        ),
+        pytest.param(
+            {"data": {"a": [{"b": {"-1": {}}}]}}, "policy_data_numeric_key", id="a deep key that reads as a number"
+        ),
+        pytest.param({"data": {"a": [{"1e3": {}}]}}, "policy_data_numeric_key", id="a key with an exponent"),
         pytest.param({"rego": {"a.rego": b"# nothing"}}, "policy_package_unreadable", id="a file without a package"),
     ],
 )
 def test_prepare_refuses_when_the_bundle_is_outside_the_profile(
     rules_wasm: bytes, engine: WasmEngine, changes: dict[str, Any], code: str
 ) -> None:
-    if changes.get("data") == []:
-        changes = {**changes, "rego": {}}
     assert refusal(bundle_of(rules_wasm, **changes), engine) == code
 
 
@@ -413,6 +418,20 @@ def test_decide_fails_when_the_answer_is_one_byte_too_long(spare: int) -> None:
         assert "no end" in failure(policy)
     else:
         assert policy.decide(INPUT) == ALLOW
+
+
+@pytest.mark.parametrize("data", [[], None, {"a": object()}, {"a": b""}], ids=repr)
+def test_prepare_parts_refuses_when_data_is_no_object_of_json(rules_wasm: bytes, engine: WasmEngine, data: Any) -> None:
+    with pytest.raises(PolicyRefused) as refused:
+        engine.prepare_parts(rules_wasm, data)
+    assert refused.value.code == "policy_data_invalid"
+
+
+@pytest.mark.parametrize("name", ["2nd", "v2", "INC001", 'a"5', "", "1.2.3.4"])
+def test_prepare_accepts_data_when_a_key_only_begins_like_a_number(
+    rules_wasm: bytes, engine: WasmEngine, name: str
+) -> None:
+    engine.prepare(bundle_of(rules_wasm, data={"a": {name: {name: "5"}}})).close()
 
 
 def test_integers_are_integers_to_the_engine_when_data_wrote_them_as_floats(opa_path: Path, engine: WasmEngine) -> None:
