@@ -27,7 +27,8 @@ from bundles.manifest import load_manifests
 from bundles.profile import PROFILE, Finding, check_data_shapes, is_cacheable, lint, string_literals
 from bundles.samples import sample_inputs
 from bundles.sequence import SequenceFile, write_durably
-from bundles.source import BundleSource, read_source, sources_digest
+from bundles.source import read_source
+from bundles.source_layout import BundleSource, sources_digest
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, read_sequence, verify_bundle
 
 ENTRYPOINT: Final = "tidegate/decision"
@@ -171,9 +172,9 @@ def assemble_starter(
     return write_bundle(policy, _private(key), out, options or SigningOptions())
 
 
-def shipped_parts() -> tuple[bytes, dict[str, bytes]]:
+def shipped_parts(built: Path | None = None) -> tuple[bytes, dict[str, bytes]]:
     """The compiled module and the probes that ship with the starter policies."""
-    built = rego.root() / "built"
+    built = built or rego.root() / "built"
     try:
         probes = {path.name: path.read_bytes() for path in sorted((built / "probes").glob("*.json"))}
         return (built / WASM_FILE).read_bytes(), probes

@@ -213,10 +213,9 @@ def test_build_is_unavailable_when_opa_cannot_run(tmp_path: Path) -> None:
         Opa(tmp_path / "nowhere").check({})
 
 
-def test_starter_is_unavailable_when_nothing_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rego, "root", lambda: tmp_path)
+def test_starter_is_unavailable_when_nothing_ships(tmp_path: Path) -> None:
     with pytest.raises(BundleUnavailable):
-        shipped_parts()
+        shipped_parts(tmp_path)
 
 
 def test_sequence_starts_again_when_the_old_bundle_is_anothers(source: Path, tmp_path: Path) -> None:
@@ -230,6 +229,22 @@ def test_rebuild_is_refused_when_there_is_no_module(opa_path: Path) -> None:
     with pytest.raises(BundleRefused) as refused:
         check_rebuild(read_content(files), opa=Opa(opa_path))
     assert refused.value.code == "rebuild_differs"
+
+
+def test_source_is_refused_when_it_has_one_file_too_many(source: Path) -> None:
+    count = sum(path.is_file() for path in source.rglob("*"))
+    assert read_source(source, files_max_count=count).rego
+    with pytest.raises(BundleRefused) as refused:
+        read_source(source, files_max_count=count - 1)
+    assert refused.value.code == "bundle_too_large"
+
+
+def test_manifest_is_kept_when_its_names_are_full_and_its_schema_is_inside(source: Path) -> None:
+    before = read_source(source).data_files["connectors/shop/data.json"]
+    text = (source / YAML).read_text().replace('"order.read"', '"shop.order.read"')
+    inlined = text.replace('"order.json"', (source / "connectors/shop/schemas/order.json").read_text())
+    (source / YAML).write_text(inlined)
+    assert read_source(source).data_files["connectors/shop/data.json"] == before
 
 
 def test_hidden_files_are_left_out_of_a_source(source: Path) -> None:
