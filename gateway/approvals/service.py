@@ -34,7 +34,8 @@ CHANGE_ATTEMPTS_MAX: Final = 8
 ID_BYTES: Final = 16
 SALT_BYTES: Final = 16
 DUE_PER_ROUND: Final = 100
-POLL_SECONDS: Final = 1.0
+POLL_SECONDS: Final = 5.0
+POLL_MIN_SECONDS: Final = 0.05
 """How often a waiter looks by itself: a change made by another process gives no wake-up here."""
 
 
@@ -154,8 +155,9 @@ class ApprovalService:
         self._waiting += 1
         try:
             while (left := end - loop.time()) > 0:
+                expiry = max(POLL_MIN_SECONDS, (approval.deadline - self._clock()) / 1000)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, POLL_SECONDS)):
+                    async with asyncio.timeout(min(left, POLL_SECONDS, expiry)):
                         await changed.wait()
                 changed.clear()
                 approval = await self.get(log, approval_id)

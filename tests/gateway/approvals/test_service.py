@@ -291,3 +291,15 @@ async def test_waiters_all_go_on_when_one_of_them_is_cancelled(opened: OpenStore
         results = await asyncio.gather(*waiters, return_exceptions=True)
     assert [getattr(result, "state", None) for result in results] == [None, ApprovalState.DENIED, ApprovalState.DENIED]
     assert (service._waiting, service._waiters) == (0, {})
+
+
+async def test_waiter_sees_it_expired_when_nobody_wakes_it(opened: OpenStore) -> None:
+    service = service_of(opened)
+    approval = await service.open_or_attach(replace(HELD, decide_within_seconds=1))
+    opened.clock.advance(0.99)
+    waiting = asyncio.create_task(service.wait(LOG, approval.id, 60), name="waiter")
+    while service._waiting == 0:
+        await asyncio.sleep(0)
+    opened.clock.advance(0.01)
+    async with asyncio.timeout(4):
+        assert (await waiting).state is ApprovalState.EXPIRED
