@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from pdp.decided import ActiveBundle, Decided
 from pdp.documents import Decision, Effect, PolicyInput, Reason, encode_document, encode_input, parse_decision
 from pdp.errors import (
     DecisionRefused,
@@ -65,28 +66,6 @@ class RemoteEngine(Protocol):
 
     async def connect(self, bundle: TrustedBundle) -> RemotePolicy:
         """Make sure that it can answer for ``bundle``; raises ``PolicyRefused``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision and what is needed to record it. ``seconds`` is the time it took, encoding and parsing included."""
-
-    decision: Decision
-    bundle_revision: str
-    bundle_digest: str
-    bundle_sequence: int
-    engine: str
-    decision_id: str
-    input_digest: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ActiveBundle:
-    """What is enforced right now."""
-
-    bundle: TrustedBundle
-    engine: str
 
 
 @dataclass(frozen=True, slots=True)

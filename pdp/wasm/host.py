@@ -60,6 +60,8 @@ class WasmEngine:
         config.max_wasm_stack = self._limits.stack_max_bytes
         self._engine = wasmtime.Engine(config)
         self._settings = f"wasmtime {version('wasmtime')} stack {self._limits.stack_max_bytes} fuel"
+        self.cache_failures = 0
+        """Modules that could not be stored, which only makes the next start slower."""
         self._unchecked = unchecked and self_test(self._engine)
 
     @property
@@ -115,7 +117,11 @@ class WasmEngine:
         except wasmtime.WasmtimeError as refused:
             raise PolicyRefused("policy.wasm is not a valid module", code="policy_wasm_invalid") from refused
         if self._cache is not None:
-            self._cache.put(name, bytes(module.serialize()))
+            try:
+                self._cache.put(name, bytes(module.serialize()))
+            except OSError:
+                # The cache saves time, nothing else: a full disk must not keep a sound policy out of force.
+                self.cache_failures += 1
         return module
 
 

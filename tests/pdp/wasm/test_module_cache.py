@@ -149,3 +149,21 @@ def test_engine_compiles_again_when_the_cached_module_is_of_another_build(
     assert written.stat().st_ino != inode
     assert WasmEngine(directory, KEY).prepare(rules).decide(question) == expected
     assert written.stat().st_size > 1_000
+
+
+def test_engine_goes_on_and_counts_when_the_cache_cannot_be_written(directory: Path, rules: TrustedBundle) -> None:
+    engine = WasmEngine(directory, KEY)
+    directory.rmdir()
+    assert engine.prepare(rules).decide(encode_input(QUESTION))
+    assert engine.cache_failures == 1
+
+
+def test_put_leaves_nothing_behind_when_the_place_is_taken_by_a_directory(directory: Path) -> None:
+    cache = ModuleCache(directory, KEY)
+    cache.put("a", b"module")
+    taken = entry(directory)
+    taken.unlink()
+    taken.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        cache.put("a", b"module")
+    assert entry(directory) == taken

@@ -1,0 +1,35 @@
+"""What a decision leaves behind: the values that records, metrics and the flow of a call are made from.
+
+Guarantees nothing beyond their shape. Leaves making them to ``pdp.prepared``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bundles.trusted_set import TrustedBundle
+    from pdp.documents import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision and what is needed to record it. ``seconds`` is the time it took, encoding and parsing included."""
+
+    decision: Decision
+    bundle_revision: str
+    bundle_digest: str
+    bundle_sequence: int
+    engine: str
+    decision_id: str
+    input_digest: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveBundle:
+    """What is enforced right now."""
+
+    bundle: TrustedBundle
+    engine: str
