@@ -209,7 +209,25 @@ async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, 
 
     writer = LedgerWriter(store, node=f"gate-{secrets.token_hex(4)}", on_fatal=on_fatal)
     await writer.start()
-    await store.open()
+    try:
+        await store.open()
+        gate = await _started(config, (store, writer), keys, lines, config_path)
+    except BaseException:
+        await writer.close()
+        await store.close()
+        raise
+    gate.failed = failed
+    return gate
+
+
+async def _started(
+    config: GatewayConfig,
+    ledger: tuple[SqliteStore, LedgerWriter],
+    keys: TenantKeys,
+    lines: LineLog,
+    config_path: Path | None,
+) -> Gate:
+    store, writer = ledger
     unknown = await recover_open_intents(store, writer)
     sequence = SequenceFile(config.file(config.document.ledger.sequence))
     bundle = await asyncio.to_thread(trusted_bundle, config, await _highest(config, store, sequence))
@@ -222,11 +240,9 @@ async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, 
     services.metrics.bound_labels(assembly.labels)
     services.metrics.bundle_sequence.set(bundle.sequence)
     gate = Gate(Running(services, keys, assembly, time()), lines, sequence, config_path)
-    gate.failed = failed
     await gate.record_bundle(bundle)
-    lines.line(
-        EVENT_GATE, {"what": "started", "bundle": bundle.revision, "engine": policy_name(policy), "unknown": unknown}
-    )
+    started = {"what": "started", "bundle": bundle.revision, "engine": policy_name(policy), "unknown": unknown}
+    lines.line(EVENT_GATE, started)
     return gate
 
 
