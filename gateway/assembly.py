@@ -130,7 +130,7 @@ def build_assembly(
         table, schemas = compiled[instance.connector]
         plans[name] = _plan(name, instance, manifest, (table, schemas), config)
         own_first = tuple(sorted(everywhere, key=lambda target: target.instance != name))
-        targets[name] = _target(name, instance, manifest, secrets, Rewriter(manifest, own_first), pools, document)
+        targets[name] = _target(name, instance, manifest, secrets, Rewriter(manifest, own_first), pools)
     keys = _keys(config)
     verifier = IdentityVerifier({i.issuer: issuer_policy(i) for i in document.identity.issuers}, keys)
     reach = Reach(verifier, keys, targets, _timeouts(config), document.limits.stream_max_seconds)
@@ -180,7 +180,6 @@ def _target(
     secrets: SecretReader,
     rewriter: Rewriter,
     pools: UpstreamPools,
-    document: object,
 ) -> Target:
     try:
         allowed = frozenset({AddressClass.PUBLIC, *(AddressClass(named) for named in instance.allow_addresses)})

@@ -31,8 +31,8 @@ from gateway.flow.once import KeyScope, key_effects, key_scope, look_up, replay
 from gateway.flow.prepare import begin_proxy, prepare_api, prepare_proxy
 from gateway.flow.values import ApiRequest, Finished, FlowContext, GovernedCall, ProxyRequest, Trace
 from gateway.store.port import CallState, SaveCall, StoreConflict, StoreEffect
+from pdp.decided import Decided
 from pdp.documents import Effect
-from pdp.prepared import Decided
 
 
 def proxy_flow(request: ProxyRequest, trace: Trace, context: FlowContext) -> Flow[Finished]:

@@ -19,8 +19,8 @@ from gateway.edge.identity import Subject
 from gateway.flow.values import GovernedCall, Trace
 from gateway.ledger.record import RecordDraft, RecordKind, keyed_digest
 from gateway.store.port import CallRow, CallState
+from pdp.decided import Decided
 from pdp.documents import ActionFacts, ApprovalObligation, PolicyInput, ResourceFacts, SubjectFacts
-from pdp.prepared import Decided
 
 ACTOR: Final = "gateway"
 REASONS_MAX: Final = 32

@@ -16,7 +16,7 @@ from gateway.flow.commands import AppendRecord, AskPolicy, Dispatch, DropAnswer,
 from gateway.flow.describe import Recorder, call_row, policy_input
 from gateway.flow.events import AnswerBegan, DispatchFailed, Flow, PolicyAnswered, SwitchesRead, expect
 from gateway.flow.once import KeyScope
-from gateway.flow.switches import covering_scopes
+from gateway.flow.switch_scopes import covering_scopes
 from gateway.flow.values import FlowContext, GovernedCall, Trace
 from gateway.store.port import CallState, SaveCall, SettleKey, StoreEffect, SwitchRow
 from pdp.documents import Effect

@@ -12,7 +12,7 @@ from gateway.edge.identity import Subject
 from gateway.errors import GateMisuse
 from gateway.flow.commands import Command
 from gateway.store.port import KeyClaim, StoredAnswer, SwitchRow
-from pdp.prepared import Decided
+from pdp.decided import Decided
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,19 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.edge.identity import Subject
+from gateway.flow.switch_scopes import covering_scopes
 from gateway.flow.values import Trace
 from gateway.store.port import Store, SwitchRow
 
 POLL_SECONDS: Final = 2.0
-
-
-def covering_scopes(subject: Subject, connector: str, action: str) -> frozenset[str]:
-    """Every scope whose switch stops a call of `subject` to `action`."""
-    root = f"tenant/{subject.tenant}"
-    scopes = {root, f"{root}/connector/{connector}", f"{root}/action/{action}", f"{root}/subject/{subject.id}"}
-    if subject.on_behalf_of is not None:
-        scopes.add(f"{root}/subject/{subject.on_behalf_of}")
-    return frozenset(scopes)
 
 
 class SwitchBoard:

@@ -18,7 +18,7 @@ from gateway.connectors.outbound import HeaderPolicy
 from gateway.edge.headers import HeaderPairs, Prefer, RequestHead
 from gateway.edge.identity import Subject
 from gateway.ledger.record import LogId
-from pdp.prepared import Decided
+from pdp.decided import Decided
 
 Channel = Literal["proxy", "api"]
 

@@ -1,0 +1,1 @@
+"""What operators see: metrics, health, what is enforced, one log line per call."""

@@ -17,8 +17,10 @@ PURE: frozenset[str] = frozenset(
     bundles.profile
     bundles.samples
     bundles.source
+    bundles.source_layout
     bundles.trusted_set
     bundles.yaml_text
+    gateway.api.openapi
     gateway.approvals.codec
     gateway.approvals.digest
     gateway.approvals.model
@@ -46,8 +48,19 @@ PURE: frozenset[str] = frozenset(
     gateway.egress.errors
     gateway.egress.wire
     gateway.errors
+    gateway.flow.answering
+    gateway.flow.call
+    gateway.flow.commands
+    gateway.flow.describe
+    gateway.flow.dispatching
+    gateway.flow.events
+    gateway.flow.once
+    gateway.flow.prepare
+    gateway.flow.switch_scopes
+    gateway.flow.values
     gateway.ledger.record
     gateway.ledger.verify
+    gateway.operations.enforcement
     gateway.operations.metrics
     gateway.store.answers
     gateway.store.contexts
@@ -55,6 +68,7 @@ PURE: frozenset[str] = frozenset(
     gateway.store.port
     gateway.store.sealing
     pdp.circuit
+    pdp.decided
     pdp.decision_document
     pdp.documents
     pdp.engine
@@ -71,17 +85,32 @@ PURE: frozenset[str] = frozenset(
 
 SHELL: frozenset[str] = frozenset(
     """
+    bundles.build
     bundles.compiler
     bundles.keys
     bundles.sequence
     cli.approvals
+    cli.bundle
     cli.call
+    cli.doctor
     cli.gate_call
     cli.gate_client
+    cli.gateway
+    cli.init
+    cli.ledger
+    cli.main
     cli.output
     cli.switch
     cli.token
+    gateway.api.approvals
+    gateway.api.calls
+    gateway.api.exchange
+    gateway.api.management
+    gateway.api.router
+    gateway.api.switches
+    gateway.app
     gateway.approvals.service
+    gateway.assembly
     gateway.connectors.credentials
     gateway.edge.answer
     gateway.edge.body
@@ -91,23 +120,18 @@ SHELL: frozenset[str] = frozenset(
     gateway.egress.exchange
     gateway.egress.fetch
     gateway.egress.resolver
-    gateway.flow.answering
-    gateway.flow.call
-    gateway.flow.commands
-    gateway.flow.describe
-    gateway.flow.dispatching
     gateway.flow.driver
-    gateway.flow.events
-    gateway.flow.once
-    gateway.flow.prepare
     gateway.flow.switches
-    gateway.flow.values
     gateway.ledger.recovery_client
     gateway.ledger.writer
+    gateway.operations.listener
     gateway.operations.log
+    gateway.proxying
+    gateway.running
     gateway.store.checkpoint_driver
     gateway.store.guard_driver
     gateway.store.keyfile
+    gateway.store.offline_driver
     gateway.store.schema
     gateway.store.sqlite
     gateway.store.sqlite_effects_driver

@@ -37,7 +37,7 @@ def call(
     """One call as the triage bot, or with another token."""
     bearer = token or gate.token("triage-bot", "triage")
     sent = {"Authorization": f"Bearer {bearer}", **(JSON_TYPE if body is not None else {}), **(headers or {})}
-    return exchange(gate.url, request(method, target, sent, json.dumps(body).encode() if body is not None else None))
+    return exchange(gate.url, request(method, target, sent, json.dumps(body).encode() if body is not None else None), hold_open=True)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_still_running_when_the_key_is_in_use(harsh: GateProcess) -> None:
 # --- switches -----------------------------------------------------------------------------------------------------
 def test_killed_until_cleared_when_a_switch_is_set(harsh: GateProcess) -> None:
     operator = harsh.token("op", "operator")
-    scope = "/v1/switches/tenant/acme/servicenow"
+    scope = "/v1/switches/tenant/acme/connector/servicenow"
     assert call(harsh, "PUT", scope, {"reason": "tested"}, token=operator).status in {200, 201, 204}
     answer = call(harsh, "GET", LIST)
     assert (answer.status, answer.code) == (403, "killed")

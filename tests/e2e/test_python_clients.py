@@ -52,7 +52,7 @@ def test_openai_raises_permission_denied_once_when_policy_denies(gate: GateProce
 def test_anthropic_message_answers_when_policy_allows(gate: GateProcess) -> None:
     with anthropic.Anthropic(base_url=gate.instance("anthropic"), api_key=gate.token("dev", "developer")) as client:
         answer = client.messages.create(
-            model="claude-sonnet-4-5", max_tokens=64, messages=[{"role": "user", "content": "Say hello."}]
+            model="claude-opus-4-6", max_tokens=64, messages=[{"role": "user", "content": "Say hello."}]
         )
     assert answer.role == "assistant"
     assert answer.content
@@ -61,7 +61,7 @@ def test_anthropic_message_answers_when_policy_allows(gate: GateProcess) -> None
 def test_anthropic_stream_arrives_in_pieces_when_policy_allows(gate: GateProcess) -> None:
     with anthropic.Anthropic(base_url=gate.instance("anthropic"), api_key=gate.token("dev", "developer")) as client:
         with client.messages.stream(
-            model="claude-sonnet-4-5", max_tokens=64, messages=[{"role": "user", "content": "Say hello."}]
+            model="claude-opus-4-6", max_tokens=64, messages=[{"role": "user", "content": "Say hello."}]
         ) as stream:
             pieces = list(stream.text_stream)
     assert len(pieces) > 1

@@ -18,8 +18,8 @@ from gateway.errors import Refusal
 from gateway.flow import commands as c
 from gateway.flow import events as e
 from gateway.flow.values import Finished, FlowContext, FlowLimits, InstancePlan, ProxyRequest, Trace
+from pdp.decided import Decided
 from pdp.documents import ApprovalObligation, Decision, Effect, Reason
-from pdp.prepared import Decided
 
 NOW = 1_700_000_000.0
 CHAINS: dict[str, Any] = {"one": {"steps": [{"id": "first", "role": "approver", "quorum": 1}]}}
