@@ -29,7 +29,9 @@ def _table(console: Console, items: list[dict[str, Any]]) -> None:
     if not items:
         console.print("nothing waits for approval")
         return
-    table = Table("approval", "state", "action", "instance", "asked by", "decide by")
+    table = Table()
+    for heading in ("approval", "state", "action", "instance", "asked by", "decide by"):
+        table.add_column(heading, overflow="fold")
     for item in items:
         subject = item.get("subject")
         who = subject.get("id", subject) if isinstance(subject, dict) else subject

@@ -68,4 +68,5 @@ def _say(console: Console, answer: dict[str, Any]) -> None:
         )
     if answer.get("status") is not None:
         console.print(f"the service answered {answer['status']}")
-        console.print(shown(json.dumps(answer.get("response"), indent=2, ensure_ascii=False)))
+        for line in json.dumps(answer.get("response"), indent=2, ensure_ascii=False).splitlines():
+            console.print(shown(line))

@@ -158,12 +158,13 @@ def test_arguments_are_refused(pairs: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
-        ("a\x1b[31m", "a\\u{1b}\\[31m"),
+        ("a\x1b[31m", "a\\u{1b}[31m"),
+        ("[bold]x", "\\[bold]x"),
         ("\u202eabc", "\\u{202e}abc"),
         ("\U000e0041", "\\u{e0041}"),
         ("plain ü", "plain ü"),
     ],
-    ids=["escape sequence", "direction override", "tag character", "ordinary text"],
+    ids=["escape sequence", "console markup", "direction override", "tag character", "ordinary text"],
 )
 def test_shown_text_has_no_hidden_characters(text: str, seen: str) -> None:
     assert shown(text) == seen
