@@ -250,6 +250,8 @@ def _check_schema(action: Action) -> None:
         raise _refuse(action, "the schema is open but the action does not say additional: true")
     if schema and schema.get("type", "object") != "object":
         raise _refuse(action, "arguments are an object")
+    if not isinstance(schema.get("properties", {}), dict) or not isinstance(schema.get("required", []), list):
+        raise _refuse(action, "the schema's properties are an object, what is required is a list")
     _check_references(action, schema)
 
 

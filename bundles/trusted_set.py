@@ -135,12 +135,16 @@ def _one_signature(raw_signatures: bytes | None) -> str:
 def _verify_signature(token: str, trust: TrustPolicy) -> tuple[TrustedKey, dict[str, JsonValue]]:
     """The key that signed, and what it signed."""
     jws = parse_jws(token, payload_max_bytes=SIGNATURES_MAX_BYTES)
-    named = {name for name in (jws.unverified_header.get("kid"), jws.unverified_payload.get("keyid")) if name}
+    named: set[str] = set()
+    for unverified_name in (jws.unverified_header.get("kid", ""), jws.unverified_payload.get("keyid", "")):
+        if not isinstance(unverified_name, str):
+            raise BundleRefused("bundle_signature_invalid", "a key id is a string")
+        named |= {unverified_name} - {""}
     if len(named) > 1:
         raise BundleRefused("bundle_signature_invalid", "header and payload name different keys")
     candidates = [key for key in trust.keys if not named or key.keyid in named]
     if not candidates:
-        raise BundleRefused("bundle_key_unknown", f"no trusted key is called {min(map(str, named))!r}")
+        raise BundleRefused("bundle_key_unknown", f"no trusted key is called {min(named)!r}")
     for key in candidates[:-1]:
         try:
             verify_jws(jws, key)

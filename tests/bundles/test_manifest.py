@@ -87,6 +87,8 @@ REFUSED: dict[str, Callable[[], Any]] = {
         match={"method": "PATCH", "path": "/orders/{id}", "body": {"/a": "b"}}, arguments={}, resource=None
     ),
     "a schema is open without saying so": lambda: _schema(additionalProperties=True),
+    "a schema's properties are no object": lambda: _schema(properties=None),
+    "a schema requires no list": lambda: _schema(required="note"),
     "a schema is no object": lambda: _schema(type="array"),
     "a schema refers elsewhere": lambda: _schema(properties={"a": {"anyOf": [{"$ref": "https://x/y"}]}}),
     "a schema refers to a file": lambda: _schema(**{"$ref": "file:///etc/passwd"}),

@@ -119,6 +119,11 @@ BAD = {
         lambda: with_payload(keyid="other"),
         "bundle_signature_invalid",
     ),
+    "names its key by a list": (
+        lambda: with_token(lambda token: tokenised({**ES, "kid": ["bundle"]}, payload_of(good_bundle()))),
+        "bundle_signature_invalid",
+    ),
+    "names its key by a number in the payload": (lambda: with_payload(keyid=7), "bundle_signature_invalid"),
     "has a signature one byte short": (
         lambda: with_token(lambda token: token.rpartition(".")[0] + "." + base64.urlsafe_b64encode(b"x" * 63).decode()),
         "bundle_signature_invalid",
