@@ -32,6 +32,7 @@ IssueTicket: TypeAlias = Callable[[str, str], str]
 """(instance, upstream path) → ticket."""
 
 _JSON_PATH = re.compile(r"\$(?:\.\.?[A-Za-z0-9_*-]+|\[\*\])+")
+_ANYWHERE = re.compile(r"\$\.\.([A-Za-z0-9_-]+)")
 _STEP = re.compile(r"(\.\.?)([A-Za-z0-9_*-]+)|\[\*\]")
 _JSON_TYPE = re.compile(r"\s*application/(?:[A-Za-z0-9!#$&^_.+-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 _LINK_TARGET = re.compile(r"<([^<>]*)>")
@@ -68,6 +69,7 @@ class Rewriter:
         "_headers",
         "_hosts",
         "_leaves",
+        "_names",
         "_own",
         "_paths",
         "_start",
@@ -80,7 +82,9 @@ class Rewriter:
         Raises `BundleRefused` ``manifest_invalid`` for a JSON path outside the subset.
         """
         self._own = targets[0]
-        self._paths = tuple(_parse_path(path) for path in manifest.rewrite.json_)
+        self._names = frozenset(found[1] for path in manifest.rewrite.json_ if (found := _ANYWHERE.fullmatch(path)))
+        others = (path for path in manifest.rewrite.json_ if _ANYWHERE.fullmatch(path) is None)
+        self._paths = tuple(_parse_path(path) for path in others)
         self._tickets = tuple(_parse_path(path) for path in manifest.rewrite.tickets)
         self._everywhere = "$..*" in manifest.rewrite.json_
         self._leaves = tuple(b'"' + path.rpartition(".")[2].encode() + b'"' for path in manifest.rewrite.tickets)
@@ -96,7 +100,7 @@ class Rewriter:
 
     def applies_to(self, content_type: str | None) -> bool:
         """Whether an answer of this media type must be read whole, because URLs in it may be rewritten."""
-        if not self._paths and not self._tickets:
+        if not self._paths and not self._names and not self._tickets:
             return False
         return content_type is not None and _JSON_TYPE.fullmatch(content_type) is not None
 
@@ -116,7 +120,7 @@ class Rewriter:
         except orjson.JSONDecodeError as error:
             raise refusal("upstream_failed", "the service's answer is no JSON") from error
         uploads = _texts(document, self._tickets)
-        plain = None if self._everywhere else _texts(document, self._paths)
+        plain = None if self._everywhere else _texts(document, self._paths) | _named_texts(document, self._names)
         ticketed: set[str] = set()
 
         def replace(found: re.Match[bytes]) -> bytes:
@@ -221,6 +225,24 @@ def _texts(document: JsonValue, paths: Iterable[tuple[_Step, ...]]) -> frozenset
                 nodes = _descendants(nodes)
             nodes = [child for node in nodes for child in _children(node, step.pattern)]
         found.update(node for node in nodes if isinstance(node, str))
+    return frozenset(found)
+
+
+def _named_texts(document: JsonValue, names: frozenset[str]) -> frozenset[str]:
+    """Every text that is a member called one of `names`, at any depth: what most manifests ask for, in one walk."""
+    found: set[str] = set()
+    waiting: list[JsonValue] = [document]
+    while names and waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if isinstance(value, str):
+                    if key in names:
+                        found.add(value)
+                elif isinstance(value, dict | list):
+                    waiting.append(value)
+        elif isinstance(node, list):
+            waiting.extend(node)
     return frozenset(found)
 
 
