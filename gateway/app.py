@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 import sys
 from pathlib import Path
 from time import time
@@ -190,11 +191,27 @@ def _engine(config: GatewayConfig, cache_key: bytes) -> PolicyEngine | OpaServer
     return OpaServerEngine(engine.opa)
 
 
+def check_ports(config: GatewayConfig) -> None:
+    """Raise `OSError` when a listener's port is taken.
+
+    Asked before the store is opened: a second gate on the same file would take the first one's running calls for lost.
+    """
+    for address in (config.document.listen.gate, config.document.listen.metrics):
+        if address is None:
+            continue
+        host, port = config.endpoint(address)
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+
+
 async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, log: LineLog | None = None) -> Gate:
     """Start every part but the listeners, which `Gate.listen` opens.
 
     Raises `ConfigError`, `BundleRefused`, `PdpError`, `LedgerUnavailable`, `GateMisuse` (a secret or key is missing).
     """
+    await asyncio.to_thread(check_ports, config)
     lines = log or LineLog(sys.stdout.buffer)
     secret = await asyncio.to_thread(read_key_file, config.file(config.document.ledger.hmac))
     keys = TenantKeys(secret)
