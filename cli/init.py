@@ -162,4 +162,4 @@ def init(
         f"change a rule:   edit {directory}/bundle, then tidegate bundle build {directory}/bundle "
         f"--key {directory}/keys/bundle.pem --out {directory}/bundle.tar.gz",
     )
-    emit(as_json, made, lambda console: _say(console, lines))
+    emit(as_json, made, lambda console: console.out("\n".join(lines)))
