@@ -60,7 +60,6 @@ class Arguments(_Closed):
 
     schema_: dict[str, Any] = Field(default={}, alias="schema")
     body: Literal["json", "form", "multipart", "none"] = "none"
-    form_too: bool = False  # the service reads the same fields from a form as well as from JSON
     body_max_bytes: int = Field(default=1 << 20, ge=0, le=5 << 30)
     parameters: dict[str, str] = {}
     additional: bool = False

@@ -36,6 +36,6 @@ def test_octokit_reads_pages_and_creates_when_policy_allows(gate: GateProcess) -
     assert answer["created"] == "From Node"
 
 
-def test_slack_web_api_lists_conversations_when_policy_allows(gate: GateProcess) -> None:
+def test_slack_web_api_lists_and_posts_when_policy_allows(gate: GateProcess) -> None:
     answer = _run("slack.mjs", f"{gate.instance('slack')}/api/", gate.token("dev", "developer"))
-    assert answer == {"ok": True, "listed": True}
+    assert answer == {"ok": True, "listed": True, "posted": True}

@@ -7,4 +7,5 @@ const client = new WebClient(process.env.E2E_TOKEN, {
 });
 const who = await client.auth.test();
 const channels = await client.conversations.list({ limit: 10 });
-console.log(JSON.stringify({ ok: who.ok, listed: channels.ok }));
+const posted = await client.chat.postMessage({ channel: "C0123456789", text: "from Node" });
+console.log(JSON.stringify({ ok: who.ok, listed: channels.ok, posted: posted.ok }));
