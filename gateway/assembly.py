@@ -28,6 +28,7 @@ from gateway.edge.tokens import needs_form
 from gateway.egress.addresses import AddressClass
 from gateway.egress.dialer import UpstreamPool, UpstreamPools
 from gateway.egress.exchange import UpstreamTimeouts
+from gateway.egress.fetch import fetch_document
 from gateway.flow.driver import Reach, Target
 from gateway.flow.values import FlowLimits, InstancePlan
 
@@ -131,7 +132,7 @@ def build_assembly(
         plans[name] = _plan(name, instance, manifest, (table, schemas), config)
         own_first = tuple(sorted(everywhere, key=lambda target: target.instance != name))
         targets[name] = _target(name, instance, manifest, secrets, Rewriter(manifest, own_first), pools)
-    keys = _keys(config)
+    keys = _keys(config, pools)
     verifier = IdentityVerifier({i.issuer: issuer_policy(i) for i in document.identity.issuers}, keys)
     reach = Reach(verifier, keys, targets, _timeouts(config), document.limits.stream_max_seconds)
     labels = {"tidegate"} | set(manifests)
@@ -139,13 +140,17 @@ def build_assembly(
     return Assembly(config, plans, reach, keys, _flow_limits(config), frozenset(labels))
 
 
-def _keys(config: GatewayConfig) -> JwksStore:
+def _keys(config: GatewayConfig, pools: UpstreamPools) -> JwksStore:
+    """Where each issuer's keys come from; a key set at a URL is fetched under the egress rules, from public addresses."""
     sources = {}
     for issuer in config.document.identity.issuers:
-        if not issuer.jwks.startswith("file:"):
-            raise ConfigError("config_invalid", f"{issuer.issuer}: https: key sets need the fetcher of a later version")
-        sources[issuer.issuer] = f"file:{config.file(issuer.jwks)}"
-    return JwksStore(sources, clock=monotonic)
+        is_file = issuer.jwks.startswith("file:")
+        sources[issuer.issuer] = f"file:{config.file(issuer.jwks)}" if is_file else issuer.jwks
+
+    async def fetch(url: str, max_bytes: int) -> bytes:
+        return await fetch_document(pools.pool("_gate", "_keys", "", frozenset()), url, max_bytes)
+
+    return JwksStore(sources, clock=monotonic, fetch=fetch)
 
 
 def _plan(

@@ -184,7 +184,6 @@ class Instance(_Section):
     base_url: str
     credential: dict[str, str] = {}
     allow_addresses: list[str] = []
-    ca: SourceReference | None = None
 
     @model_validator(mode="after")
     def _is_usable(self) -> Instance:
