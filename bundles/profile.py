@@ -8,6 +8,7 @@ build's agreement check: proof on real inputs.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ FINDINGS_MAX: Final = 200
 NODES_MAX: Final = 1000
 
 _NUMBER_KEY = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ODD_PATTERN = re.compile(r"\\[CpPQz]|\(\?P?<|\\x00|\\x\{0+\}|\\0|[^\x20-\x7e]")
 _COMPARISONS: Final = frozenset({"equal", "neq", "lt", "lte", "gt", "gte"})
 _REGEX_CALLS: Final = frozenset({"regex.match", "regex.find_all_string_submatch_n", "regex.is_valid"})
 _RESTRICTING: Final = frozenset({"deny", "require_hitl", "require_step_up", "throttle", "redact"})
+_READ_BY_NAME: Final = _RESTRICTING | {"route"}
 _FALLIBLE: Final = frozenset({"div", "rem", "to_number", "numbers.range"})
 _UNCACHED: Final = frozenset({"time", "clock", "facts", "budget", "call", "approval"})
 
@@ -54,6 +57,7 @@ def lint(ast_by_file: Mapping[str, JsonValue], data: Mapping[str, JsonValue]) ->
         findings += _lint_package(file, tree)
         aliases = _data_aliases(tree)
         for rule in _rules(tree):
+            findings += _lint_head(file, rule)
             findings += _lint_rule(file, rule, aliases, data)
     return findings[:FINDINGS_MAX]
 
@@ -109,13 +113,39 @@ def _reads_only_steady(operands: Sequence[Any]) -> bool:
 
 
 def _lint_package(file: str, tree: Mapping[str, Any]) -> Iterator[Finding]:
-    """**Security**: a policy that declared the library's package could redefine what a decision is."""
-    path = [part.get("value") for part in tree.get("package", {}).get("path", [])][1:]
+    """**Security**: a policy that declared the library's package could redefine what a decision is, and what stands
+    below a policy's package is never read by the library, so that a deny there would not deny.
+    """
+    package = tree.get("package", {})
+    path = [str(part.get("value")) for part in package.get("path", [])][1:]
+    row = _row(package, 1)
     folder = file.split("/")
     expected = ["tidegate"] if folder[0] == "lib" else folder[:2]
     if path[: len(expected)] != expected:
-        name = ".".join(str(part) for part in path)
-        yield Finding(file, 1, "package_misplaced", f"package {name} does not belong in {'/'.join(folder[:-1])}")
+        message = f"package {_path_text(path)} does not belong in {'/'.join(folder[:-1])}"
+        yield Finding(file, row, "package_misplaced", message)
+    elif folder[0] != "lib" and len(path) > len(expected):
+        message = (
+            f"the rules of package {_path_text(path)} are never read, so a deny there denies nothing;"
+            f" write `package {_path_text(expected)}`"
+        )
+        yield Finding(file, row, "package_nested", message)
+
+
+def _path_text(path: Sequence[str]) -> str:
+    """A package's path as Rego writes it."""
+    rest = (f".{part}" if _IDENTIFIER.fullmatch(part) else f"[{json.dumps(part)}]" for part in path[1:])
+    return "".join([*path[:1], *rest])
+
+
+def _lint_head(file: str, rule: Mapping[str, Any]) -> Iterator[Finding]:
+    """**Security**: `x.deny contains …` stands where a nested package's deny would, and nobody reads it either."""
+    head = rule.get("head", {})
+    names = [part.get("value") for part in head.get("ref", []) if _kind(part) in ("var", "string")]
+    if file.startswith("lib/") or "value" in head or _READ_BY_NAME.isdisjoint(names[1:]) or names[0] in _READ_BY_NAME:
+        return
+    message = f"a rule below {names[0]} is never read; write `{min(_READ_BY_NAME & set(names))} contains …`"
+    yield Finding(file, _row(rule, 1), "rule_nested", message)
 
 
 def _rules(tree: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

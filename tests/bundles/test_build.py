@@ -130,6 +130,10 @@ STOPPED = {
     ),
     "a case has no decision": (_put(CASE, '{"input": {}}'), "bundle_json_invalid"),
     "a policy stands in a foreign package": (_put("policies/a/a.rego", "package tidegate\n\nx := 1\n"), "profile_violated"),
+    "a policy stands in a nested package": (
+        _put("policies/shop/strict/strict.rego", "package policies.shop.strict\n\ndeny contains 1 if input.action\n"),
+        "profile_violated",
+    ),
     "the library is in the source": (_put("lib/tidegate/decision.rego", "package tidegate\n"), "source_invalid"),
     "a file has no place": (_put("policies/shop/run.sh", "true"), "source_invalid"),
     "data stands among policies": (_put("policies/shop/data.json", "{}"), "source_invalid"),

@@ -8,7 +8,7 @@ import pytest
 
 from bundles.canonical import JsonValue
 from bundles.compiler import Opa
-from bundles.profile import check_data_shapes, is_cacheable, lint, string_literals
+from bundles.profile import Finding, check_data_shapes, is_cacheable, lint, string_literals
 
 DATA: dict[str, JsonValue] = {
     "limits": {"list": [{"a": 1}, {"a": 2}], "by_name": {"x": {"a": 1}}, "nested": {"x": [1, 2]}}
@@ -77,17 +77,94 @@ def test_lint_finds_a_list_index_when_a_function_takes_it(opa_path: Path) -> Non
     assert str(findings[0]).startswith("policies/x/x.rego:5: list_index: ")
 
 
+POLICY = "policies/x/x.rego"
+
 MISPLACED = {
-    "a policy declares the library's package": ("policies/x/x.rego", "tidegate"),
-    "a policy declares another's package": ("policies/x/x.rego", "policies.y"),
-    "the library declares a policy": ("lib/tidegate/x.rego", "policies.x"),
+    "a policy declares the library's package": (POLICY, "tidegate", "package tidegate does not"),
+    "a policy declares another's package": (POLICY, "policies.y", "package policies.y does not"),
+    "a policy declares a package below another's": (POLICY, "policies.y.x", "package policies.y.x does not"),
+    "a policy declares the package above its own": (POLICY, "policies", "package policies does not"),
+    "a policy has no folder of its own": ("policies/x.rego", "policies.x", "does not belong in policies"),
+    "a name reads like a path": (POLICY, 'policies["x.y"]', 'package policies["x.y"] does not'),
+    "the library declares a policy": ("lib/tidegate/x.rego", "policies.x", "does not belong in lib/tidegate"),
+}
+
+NESTED = {
+    "a policy's package stands one below": (POLICY, "policies.x.y", "write `package policies.x`"),
+    "a policy's package stands two below": (POLICY, "policies.x.y.z", "write `package policies.x`"),
+    "the file lies in a folder of the same name": ("policies/x/y/y.rego", "policies.x.y", "write `package policies.x`"),
+    "the package is named like a rule": (POLICY, "policies.x.deny", "package policies.x.deny are never read"),
+    "a name is no plain word": ("policies/a-b/x.rego", 'policies["a-b"].c', 'write `package policies["a-b"]`'),
+}
+
+PLACED = {
+    "a policy's package is its folder's": (POLICY, "policies.x"),
+    "a policy's file lies deeper than its package": ("policies/x/deep/y.rego", "policies.x"),
+    "a name is no plain word": ("policies/a-b/x.rego", 'policies["a-b"]'),
+    "the library has a package of its own below": ("lib/tidegate/x.rego", "tidegate.x"),
 }
 
 
-@pytest.mark.parametrize(("name", "package"), MISPLACED.values(), ids=MISPLACED.keys())
-def test_lint_finds_a_misplaced_package_when(name: str, package: str, opa_path: Path) -> None:
-    trees = Opa(opa_path).parse({name: f"package {package}\n".encode()})
-    assert [finding.code for finding in lint(trees, {})] == ["package_misplaced"]
+def _package_findings(name: str, package: str, opa_path: Path) -> list[Finding]:
+    source = f"# A remark.\n\npackage {package}\n\ndeny contains 1 if input.x\n"
+    return lint(Opa(opa_path).parse({name: source.encode()}), {})
+
+
+@pytest.mark.parametrize(("name", "package", "words"), MISPLACED.values(), ids=MISPLACED.keys())
+def test_lint_finds_a_misplaced_package_when(name: str, package: str, words: str, opa_path: Path) -> None:
+    findings = _package_findings(name, package, opa_path)
+    assert [(finding.code, finding.row) for finding in findings] == [("package_misplaced", 3)]
+    assert words in findings[0].message
+
+
+@pytest.mark.parametrize(("name", "package", "words"), NESTED.values(), ids=NESTED.keys())
+def test_lint_finds_a_nested_package_when(name: str, package: str, words: str, opa_path: Path) -> None:
+    findings = _package_findings(name, package, opa_path)
+    assert [(finding.code, finding.row, finding.severity) for finding in findings] == [("package_nested", 3, "error")]
+    assert words in findings[0].message
+
+
+@pytest.mark.parametrize(("name", "package"), PLACED.values(), ids=PLACED.keys())
+def test_lint_finds_no_fault_with_a_package_when(name: str, package: str, opa_path: Path) -> None:
+    assert _package_findings(name, package, opa_path) == []
+
+
+UNREAD = {
+    "a deny stands below a name": ("b.deny contains 1 if input.x", "write `deny contains …`"),
+    "a deny stands below a name in brackets": ('b["deny"] contains 1 if input.x', "a rule below b is never read"),
+    "a deny stands below a name that varies": ("b[input.y].deny contains 1 if input.x", "write `deny contains …`"),
+    "a hold stands two below": ("b.c.require_hitl contains 1 if input.x", "write `require_hitl contains …`"),
+    "a step-up stands below a name": ("b.require_step_up contains 1 if input.x", "write `require_step_up contains …`"),
+    "a throttle stands below a name": ("b.throttle contains 1 if input.x", "write `throttle contains …`"),
+    "a route stands below a name": ("b.route contains 1 if input.x", "write `route contains …`"),
+    "a redaction stands below a name": ("b.redact contains 1 if input.x", "write `redact contains …`"),
+    "an allow stands above": ("allow.deny contains 1 if input.x", "write `deny contains …`"),
+}
+
+READ = {
+    "a deny stands at the top": "deny contains 1 if input.x",
+    "the deny itself is no plain set, which the library refuses": "deny.throttle contains 1 if input.x",
+    "a set below a name has another name": "hosts.known contains 1 if input.x",
+    "a value below a name is no set": 'limits["throttle"] := 1 if input.x',
+    "a function below a name is named like a rule": "rules.deny(x) := 1 if input[x]",
+}
+
+
+@pytest.mark.parametrize(("rule", "words"), UNREAD.values(), ids=UNREAD.keys())
+def test_lint_finds_a_nested_rule_when(rule: str, words: str, opa_path: Path) -> None:
+    findings = lint(Opa(opa_path).parse({POLICY: f"package policies.x\n\n{rule}\n".encode()}), {})
+    assert [(finding.code, finding.row, finding.severity) for finding in findings] == [("rule_nested", 3, "error")]
+    assert words in findings[0].message
+
+
+@pytest.mark.parametrize("rule", READ.values(), ids=READ.keys())
+def test_lint_finds_no_nested_rule_when(rule: str, opa_path: Path) -> None:
+    assert lint(Opa(opa_path).parse({POLICY: f"package policies.x\n\n{rule}\n".encode()}), {}) == []
+
+
+def test_lint_leaves_the_librarys_rules_where_they_are_when_it_gathers(opa_path: Path) -> None:
+    source = b'package tidegate\n\nobligation.throttle contains "a" if input.x\n'
+    assert lint(Opa(opa_path).parse({"lib/tidegate/x.rego": source}), {}) == []
 
 
 def test_lint_passes_over_what_is_no_tree() -> None:
