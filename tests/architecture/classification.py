@@ -16,7 +16,6 @@ PURE: frozenset[str] = frozenset(
     bundles.manifest
     bundles.profile
     bundles.samples
-    bundles.source
     bundles.source_layout
     bundles.trusted_set
     bundles.yaml_text
@@ -89,6 +88,7 @@ SHELL: frozenset[str] = frozenset(
     bundles.compiler
     bundles.keys
     bundles.sequence
+    bundles.source
     cli.approvals
     cli.bundle
     cli.call

@@ -13,6 +13,14 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+ACTING_BUILTINS = frozenset("__import__ breakpoint compile eval exec input open print".split())
+# What a path does beyond being written, what asks a clock and what draws a key. `resolve`, `replace` and `absolute` are
+# missing because other things carry these names too.
+ACTING_ATTRIBUTES = frozenset(
+    "chmod cwd exists expanduser generate generate_key generate_private_key glob hardlink_to home is_dir is_file"
+    " is_mount is_symlink iterdir lstat mkdir now open read_bytes read_text readlink rename rglob rmdir samefile"
+    " stat symlink_to today touch unlink utcnow write_bytes write_text".split()
+)
 PACKAGES = ("rego", "bundles", "pdp", "gateway", "agent", "cli")
 
 
@@ -117,3 +125,14 @@ def protocol_methods(module: Module) -> frozenset[ast.AST]:
         if isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases):
             methods.update(node.body)
     return frozenset(methods)
+
+
+def acts_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of whatever acts without an import that says so: a builtin or a method, called or only handed on."""
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.Name, ast.Attribute)) or not isinstance(node.ctx, ast.Load):
+            continue
+        if isinstance(node, ast.Name) and node.id in ACTING_BUILTINS:
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and node.attr in ACTING_ATTRIBUTES:
+            yield node.lineno, ast.unparse(node)

@@ -11,6 +11,7 @@ from tests.architecture.source_tree import (
     PACKAGES,
     ROOT,
     Module,
+    acts_of,
     functions_of,
     imports_of,
     modules,
@@ -22,9 +23,16 @@ MODULE_MAX_LINES = 500
 FUNCTION_MAX_LINES = 70
 FUNCTION_MAX_ARGUMENTS = 6
 IMPURE = frozenset(
-    "asyncio aiohttp aiosqlite concurrent os random requests secrets select selectors shutil signal socket sqlalchemy"
-    " sqlite3 ssl subprocess tempfile threading time urllib3 uvloop wasmtime".split()
+    "aiohttp aiosqlite asyncio concurrent ctypes fcntl fileinput glob http importlib io logging mmap multiprocessing os"
+    " random requests secrets select selectors shutil signal socket sqlalchemy sqlite3 ssl subprocess sys tempfile"
+    " threading time urllib.request urllib3 uuid uvloop wasmtime".split()
 )
+
+
+def _is_impure(target: str) -> bool:
+    """Whether an imported name, or a package it lies in, acts."""
+    steps = target.split(".")
+    return any(".".join(steps[: end + 1]) in IMPURE for end in range(len(steps)))
 
 
 def _own_modules() -> list[Module]:
@@ -59,7 +67,7 @@ def test_pure_modules_import_nothing_that_acts() -> None:
     for module in _pure_modules():
         for entry in imports_of(module):
             target = resolve(entry.target)
-            foreign = entry.target.partition(".")[0] in IMPURE and target is None
+            foreign = target is None and _is_impure(entry.target)
             if foreign or target in classification.SHELL:
                 breaches.append(f"{module.name}:{entry.line} imports {entry.target}")
     assert breaches == []
@@ -73,6 +81,69 @@ def test_pure_modules_have_no_coroutines() -> None:
             if isinstance(function, ast.AsyncFunctionDef) and function not in declared:
                 breaches.append(f"{module.name}:{function.lineno} async def {function.name}")
     assert breaches == []
+
+
+def test_pure_modules_touch_no_disk_clock_or_terminal() -> None:
+    breaches = [f"{module.name}:{line} {name}" for module in _pure_modules() for line, name in acts_of(module.tree)]
+    assert breaches == []
+
+
+ACTING = {
+    "a file is opened": ("open('x')", "open"),
+    "opening is handed on": ("list(map(open, names))", "open"),
+    "a path is opened": ("Path('x').open('rb')", "Path('x').open"),
+    "a path is read": ("folder.read_bytes()", "folder.read_bytes"),
+    "a path is written": ("(folder / 'x').write_text('y')", "(folder / 'x').write_text"),
+    "a folder is listed": ("sorted(folder.rglob('*'))", "folder.rglob"),
+    "a path is looked for": ("any(map(Path.is_file, paths))", "Path.is_file"),
+    "the home directory is asked for": ("Path.home()", "Path.home"),
+    "a clock is asked": ("datetime.now(UTC)", "datetime.now"),
+    "a clock is handed on": ("Field(default_factory=datetime.utcnow)", "datetime.utcnow"),
+    "a key is drawn": ("AESGCM.generate_key(256)", "AESGCM.generate_key"),
+    "something is printed": ("print(1)", "print"),
+    "text is run": ("eval('1')", "eval"),
+    "a module is imported by a call": ("__import__('os')", "__import__"),
+}
+
+RESTING = {
+    "a path is put together": "Path('x') / 'y'",
+    "a field is called input": "class A:\n    input: dict",
+    "a field called input is read": "probe.input",
+    "a field is set that is called like a method": "self.now = now",
+    "an instant is parsed": "datetime.fromtimestamp(now, UTC)",
+    "a text is replaced": "name.replace('a', 'b')",
+}
+
+ACTING_IMPORTS = [
+    "os.environ",
+    "os.path.join",
+    "time",
+    "io.BytesIO",
+    "urllib.request",
+    "urllib.request.urlopen",
+    "sys.stdin",
+]
+RESTING_IMPORTS = ["urllib.parse.quote", "osmosis", "timeit2.time", "pathlib.Path", "zoneinfo.ZoneInfo"]
+
+
+@pytest.mark.parametrize(("text", "name"), ACTING.values(), ids=ACTING.keys())
+def test_acts_are_found_when(text: str, name: str) -> None:
+    assert list(acts_of(ast.parse(f"\n{text}"))) == [(2, name)]
+
+
+@pytest.mark.parametrize("text", RESTING.values(), ids=RESTING.keys())
+def test_no_acts_are_found_when(text: str) -> None:
+    assert list(acts_of(ast.parse(text))) == []
+
+
+@pytest.mark.parametrize("target", ACTING_IMPORTS)
+def test_imports_are_impure_when_they_act(target: str) -> None:
+    assert _is_impure(target)
+
+
+@pytest.mark.parametrize("target", RESTING_IMPORTS)
+def test_imports_are_pure_when_they_only_compute(target: str) -> None:
+    assert not _is_impure(target)
 
 
 def test_modules_stay_small() -> None:
