@@ -200,6 +200,23 @@ class GateProcess:
         """Ask it to end and give its exit status."""
         return _end(self.process)
 
+    def reload(self) -> bool:
+        """Have it read configuration, keys and bundle anew; whether it took them."""
+        before = self._reloads()
+        self.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            said = self._reloads()[len(before) :]
+            if said:
+                return said[-1] == "reloaded"
+            time.sleep(POLL_SECONDS)
+        raise StartFailed(f"no reload after {START_SECONDS} s: {self.log.read_text(errors='replace')[-4000:]}")
+
+    def _reloads(self) -> list[str]:
+        lines = [line for line in self.log.read_text(encoding="utf-8").splitlines() if '"event":"gate"' in line]
+        said = [str(json.loads(line).get("what")) for line in lines if line.endswith("}")]
+        return [what for what in said if what in {"reloaded", "reload_refused"}]
+
     @property
     def config(self) -> Path:
         """Its configuration file."""

@@ -1,0 +1,33 @@
+"""Other rulebooks for a gate under test, made as their owner makes them: edited and built, or signed anew."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from bundles.archive import ArchiveLimits, read_archive
+from bundles.build import SigningOptions, sign_files
+from bundles.keys import load_private_key
+from tests.e2e.harness import StartFailed, tidegate
+
+SIGNATURES = ".signatures.json"
+
+
+def add_rules(directory: Path, connector: str, rules: str) -> None:
+    """Append Rego to a connector's policy and build the bundle with the next sequence."""
+    policy = directory / "bundle" / "policies" / connector / f"{connector}.rego"
+    policy.write_text(policy.read_text(encoding="utf-8") + rules, encoding="utf-8")
+    key, out = directory / "keys" / "bundle.pem", directory / "bundle.tar.gz"
+    built = tidegate("bundle", "build", str(directory / "bundle"), "--key", str(key), "--out", str(out))
+    if built.returncode:
+        raise StartFailed(f"tidegate bundle build: {built.stdout}{built.stderr}")
+
+
+def sign_until(directory: Path, expires_in_seconds: int, sequence: int) -> None:
+    """Sign the directory's bundle anew so that it may be used for so many seconds from now."""
+    out = directory / "bundle.tar.gz"
+    files = read_archive(out.read_bytes(), ArchiveLimits())
+    del files[SIGNATURES]
+    now = int(time.time())
+    options = SigningOptions(sequence=sequence, issued_at=now, expires_at=now + expires_in_seconds)
+    out.write_bytes(sign_files(files, load_private_key(directory / "keys" / "bundle.pem"), options))
