@@ -12,7 +12,9 @@ PURE: frozenset[str] = frozenset(
     bundles.claims
     bundles.content
     bundles.errors
+    bundles.freshness
     bundles.jws
+    bundles.lease
     bundles.manifest
     bundles.profile
     bundles.samples
