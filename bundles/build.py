@@ -29,7 +29,7 @@ from bundles.samples import sample_inputs
 from bundles.sequence import SequenceFile, write_durably
 from bundles.source import read_source
 from bundles.source_layout import BundleSource, sources_digest
-from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, read_sequence, verify_bundle
+from bundles.trusted_set import TrustedKey, TrustPolicy, read_sequence, verify_bundle
 
 ENTRYPOINT: Final = "tidegate/decision"
 SAMPLE_PROBES_COUNT: Final = 64
@@ -229,7 +229,7 @@ def sign_archive(raw: bytes, key: Path | PrivateKey, options: SigningOptions, *,
     return sign_files(files, _private(key), options)
 
 
-def check_rebuild(content: BundleContent | TrustedBundle, *, opa: Opa) -> None:
+def check_rebuild(content: BundleContent, *, opa: Opa) -> None:
     """Compile a bundle's Rego again and raise ``rebuild_differs`` unless the module is the same, byte for byte."""
     if content.wasm is None:
         raise BundleRefused("rebuild_differs", "the bundle has no module to compare")

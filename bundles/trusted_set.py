@@ -12,7 +12,8 @@ from typing import Final
 from bundles.archive import ArchiveLimits, read_archive
 from bundles.canonical import JsonValue, StrictJsonError, parse_strict, sha256_hex
 from bundles.claims import SIGNATURES_FILE, BundleClaims, check_files, read_claims
-from bundles.content import Probe, read_content
+from bundles.content import BundleContent, Probe, read_content
+from bundles.dsse import check_cosignatures
 from bundles.errors import BundleMisuse, BundleRefused
 from bundles.jws import parse_jws, verify_jws
 
@@ -45,29 +46,24 @@ class TrustPolicy:
     limits: ArchiveLimits = field(default_factory=ArchiveLimits)
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedBundle:
-    """A bundle that passed every check; ``data`` holds no probes, ``digest`` is of the whole archive."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedBundle(BundleContent):
+    """The content of a bundle that passed every check; ``data`` holds no probes, ``digest`` is of the whole archive."""
 
     name: str
-    revision: str
     sequence: int
     epoch: int
     digest: str
     expires_at: int | None
     keyids: tuple[str, ...]
-    manifest: dict[str, JsonValue]
-    data: dict[str, JsonValue]
-    rego: dict[str, bytes]
-    wasm: bytes | None
-    probes: tuple[Probe, ...]
-    profile: str | None
-    entrypoints: tuple[str, ...]
-    cacheable: bool
 
 
-def verify_bundle(raw: bytes, trust: TrustPolicy, *, now: int, highest_sequence: int) -> TrustedBundle:
+def verify_bundle(
+    raw: bytes, trust: TrustPolicy, *, now: int, highest_sequence: int, cosignatures: bytes | None = None
+) -> TrustedBundle:
     """Check ``raw`` against ``trust`` at ``now`` (Unix seconds) and return what it holds.
+
+    ``cosignatures`` is the DSSE envelope that lies beside the archive, needed where ``trust.threshold`` is above 1.
 
     Every step raises :class:`BundleRefused` with its own code; nothing is returned before the last step passed.
 
@@ -81,9 +77,13 @@ def verify_bundle(raw: bytes, trust: TrustPolicy, *, now: int, highest_sequence:
     claims = read_claims(payload)
     _check_claims(claims, trust, key, now=now, highest_sequence=highest_sequence)
     check_files(files, claims.files)
-    _check_threshold(trust)
-    content = read_content(files)
     digest = sha256_hex(raw)
+    keyids = (key.keyid,)
+    if trust.threshold > 1:
+        keyids = check_cosignatures(
+            cosignatures, trust.keys, trust.name, f"sha256:{digest}", threshold=trust.threshold
+        )
+    content = read_content(files)
     return TrustedBundle(
         name=claims.name,
         revision=content.revision or digest,
@@ -91,7 +91,7 @@ def verify_bundle(raw: bytes, trust: TrustPolicy, *, now: int, highest_sequence:
         epoch=claims.epoch,
         digest=f"sha256:{digest}",
         expires_at=claims.expires_at,
-        keyids=(key.keyid,),
+        keyids=keyids,
         manifest=content.manifest,
         data=content.data,
         rego=content.rego,
@@ -173,9 +173,3 @@ def _check_claims(
         raise BundleRefused("bundle_epoch_mismatch", f"epoch {trust.epoch} was expected, this is {claims.epoch}")
     if claims.sequence < highest_sequence:
         raise BundleRefused("bundle_rollback", f"sequence {claims.sequence} is below {highest_sequence}, already seen")
-
-
-def _check_threshold(trust: TrustPolicy) -> None:
-    """Co-signatures beside the archive are not read by this version, so more than one signature cannot be shown."""
-    if trust.threshold != 1:
-        raise BundleRefused("bundle_threshold", f"{trust.threshold} signatures are required, one can be shown")
