@@ -5,10 +5,12 @@ Thin: every decision is made in ``bundles``; here are the options, the clock and
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -58,30 +60,70 @@ REVISION: Final = typer.Option(None, "--revision", help="Default: a digest of th
 REBUILD: Final = typer.Option(False, "--rebuild", help="Compile the Rego again and compare the module's bytes.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Signing:
+    """The options of a command that signs, in the order its help shows them."""
+
+    key: Path = KEY
+    out: Path = OUT
+    sequence: int | None = SEQUENCE
+    name: str = NAME
+    audience: str = AUDIENCE
+    keyid: str = KEYID
+    scope: str = SCOPE
+    epoch: int = EPOCH
+    ttl: str | None = TTL
+
+    def options(self, revision: str | None = None) -> SigningOptions:
+        """What is signed, from now on; raises ``ttl_invalid``."""
+        now = int(time.time())
+        try:
+            expires = None if self.ttl is None else now + ttl_seconds(self.ttl)
+        except ValueError as refused:
+            raise BundleMisuse("ttl_invalid", str(refused)) from refused
+        return SigningOptions(
+            name=self.name,
+            audience=self.audience,
+            keyid=self.keyid,
+            scope=self.scope,
+            epoch=self.epoch,
+            sequence=self.sequence,
+            issued_at=now,
+            expires_at=expires,
+            revision=revision,
+        )
+
+
+def _signs(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` as typer is to see it: with the fields of :class:`_Signing` in place of its ``signing``."""
+    fields = signature(_Signing, eval_str=True).parameters
+    own = signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        signing = _Signing(**{name: given.pop(name) for name in fields})
+        command(signing=signing, **given)
+
+    shown_as = [[parameter] if name != "signing" else fields.values() for name, parameter in own.parameters.items()]
+    run.__signature__ = own.replace(parameters=[parameter for part in shown_as for parameter in part])  # type: ignore[attr-defined]
+    return run
+
+
 @app.command()
+@_signs
 def build(
+    signing: _Signing,
     source: Path = SOURCE,
-    key: Path = KEY,
-    out: Path = OUT,
-    sequence: int | None = SEQUENCE,
-    name: str = NAME,
-    audience: str = AUDIENCE,
-    keyid: str = KEYID,
-    scope: str = SCOPE,
-    epoch: int = EPOCH,
-    ttl: str | None = TTL,
     revision: str | None = REVISION,
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Check, test, compile, prove and sign a source directory."""
-    options = SigningOptions(
-        name=name, audience=audience, keyid=keyid, scope=scope, epoch=epoch, sequence=sequence, revision=revision
-    )
 
     def work() -> BuiltBundle:
         with _Steps() as steps:
+            options = signing.options(revision)
             return build_bundle(
-                source, key=key, out=out, options=_dated(options, ttl), agreement=_agreement, progress=steps.begin
+                source, key=signing.key, out=signing.out, options=options, agreement=_agreement, progress=steps.begin
             )
 
     built = _guarded(work, as_json)
@@ -108,32 +150,22 @@ def build(
 
 
 @app.command()
-def sign(
-    archive: Path = ARCHIVE,
-    key: Path = KEY,
-    out: Path = OUT,
-    sequence: int | None = SEQUENCE,
-    name: str = NAME,
-    audience: str = AUDIENCE,
-    keyid: str = KEYID,
-    scope: str = SCOPE,
-    epoch: int = EPOCH,
-    ttl: str | None = TTL,
-    as_json: bool = JSON_OPTION,
-) -> None:
+@_signs
+def sign(signing: _Signing, archive: Path = ARCHIVE, as_json: bool = JSON_OPTION) -> None:
     """Sign an archive anew, after its module came out of its own Rego again."""
-    options = SigningOptions(name=name, audience=audience, keyid=keyid, scope=scope, epoch=epoch, sequence=sequence)
 
     def work() -> dict[str, Any]:
-        raw, private = _read(archive), load_private_key(key)
-        trust = TrustPolicy(name, audience, (_trusted(key, keyid, scope),), epoch=epoch)
-        wanted = sequence if sequence is not None else read_sequence(raw, trust)
-        signed = sign_archive(raw, private, replace(_dated(options, ttl), sequence=wanted), opa=find_opa())
-        write_durably(out, signed)
-        return {"path": str(out), "sequence": wanted, "digest": f"sha256:{sha256_hex(signed)}"}
+        raw, private = _read(archive), load_private_key(signing.key)
+        options = signing.options()
+        key = _trusted(signing.key, signing.keyid, signing.scope)
+        trust = TrustPolicy(signing.name, signing.audience, (key,), epoch=signing.epoch)
+        wanted = options.sequence if options.sequence is not None else read_sequence(raw, trust)
+        signed = sign_archive(raw, private, replace(options, sequence=wanted), opa=find_opa())
+        write_durably(signing.out, signed)
+        return {"path": str(signing.out), "sequence": wanted, "digest": f"sha256:{sha256_hex(signed)}"}
 
     done = _guarded(work, as_json)
-    emit(as_json, done, lambda console: console.print(f"Signed {shown(out)}: sequence {done['sequence']}"))
+    emit(as_json, done, lambda console: console.print(f"Signed {shown(done['path'])}: sequence {done['sequence']}"))
 
 
 @app.command()
@@ -219,15 +251,6 @@ def _agreement(
     inputs: Sequence[Mapping[str, JsonValue]],
 ) -> list[Difference]:
     return agree(files, data, wasm, inputs, find_opa())
-
-
-def _dated(options: SigningOptions, ttl: str | None) -> SigningOptions:
-    now = int(time.time())
-    try:
-        expires = None if ttl is None else now + ttl_seconds(ttl)
-    except ValueError as refused:
-        raise BundleMisuse("ttl_invalid", str(refused)) from refused
-    return replace(options, issued_at=now, expires_at=expires)
 
 
 def _trusted(key: Path, keyid: str, scope: str) -> TrustedKey:
