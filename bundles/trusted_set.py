@@ -78,11 +78,9 @@ def verify_bundle(
     _check_claims(claims, trust, key, now=now, highest_sequence=highest_sequence)
     check_files(files, claims.files)
     digest = sha256_hex(raw)
-    keyids = (key.keyid,)
+    keyids: tuple[str, ...] = (key.keyid,)
     if trust.threshold > 1:
-        keyids = check_cosignatures(
-            cosignatures, trust.keys, trust.name, f"sha256:{digest}", threshold=trust.threshold
-        )
+        keyids = check_cosignatures(cosignatures, trust.keys, trust.name, f"sha256:{digest}", threshold=trust.threshold)
     content = read_content(files)
     return TrustedBundle(
         name=claims.name,

@@ -11,6 +11,7 @@ PURE: frozenset[str] = frozenset(
     bundles.canonical
     bundles.claims
     bundles.content
+    bundles.dsse
     bundles.errors
     bundles.freshness
     bundles.jws

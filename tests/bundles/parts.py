@@ -155,9 +155,11 @@ def trust(**changes: Any) -> TrustPolicy:
     return replace(TrustPolicy("main", "tidegate", (key,)), **changes)
 
 
-def verified(raw: bytes, *, now: int = NOW, highest: int = 0, **changes: Any) -> TrustedBundle:
+def verified(
+    raw: bytes, *, now: int = NOW, highest: int = 0, cosignatures: bytes | None = None, **changes: Any
+) -> TrustedBundle:
     """Verify as a gateway would."""
-    return verify_bundle(raw, trust(**changes), now=now, highest_sequence=highest)
+    return verify_bundle(raw, trust(**changes), now=now, highest_sequence=highest, cosignatures=cosignatures)
 
 
 def write_source(folder: Path) -> Path:
