@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cli.gate_call import at_gate
 from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, GateClient, gate_client
 from cli.output import JSON_OPTION, emit, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, help="Held calls: list, show, approve, deny, watch.")
 WATCH_PAUSE_SECONDS = 2.0
@@ -29,6 +30,8 @@ def _table(console: Console, items: list[dict[str, Any]]) -> None:
     if not items:
         console.print("nothing waits for approval")
         return
+    from rich.table import Table
+
     table = Table()
     for heading in ("approval", "state", "action", "instance", "asked by", "decide by"):
         table.add_column(heading, overflow="fold")

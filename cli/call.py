@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from cli.gate_call import at_gate
 from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, gate_client
 from cli.output import JSON_OPTION, emit, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXTRA_WAIT_SECONDS = 30
 

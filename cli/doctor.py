@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import typer
-from rich.console import Console
 
 from bundles.errors import BundleError
-from cli.gateway import CONFIG_OPTION, check_config
+from cli.gateway import CONFIG_OPTION, Finding, check_config
 from cli.output import EXIT_REFUSED, JSON_OPTION, emit, shown
 from cli.token import read_config
 from gateway.config import ConfigError, GatewayConfig
 from gateway.errors import GateError
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong and what mends it."""
-
-    what: str
-    mend: str
+PROCESSES: Final = Path("/proc")
+_WRITING: Final = os.O_WRONLY | os.O_RDWR
 
 
 def key_findings(folder: Path) -> list[Finding]:
@@ -69,12 +68,53 @@ def state_findings(config: GatewayConfig) -> list[Finding]:
     return []
 
 
+def writers(store: Path, processes: Path = PROCESSES) -> list[int]:
+    """The processes that have a store file open for writing, as far as this user may see them.
+
+    `processes` is the kernel's directory of them, as Linux shows it in ``/proc``; elsewhere the answer is empty.
+    """
+    try:
+        wanted = store.stat()
+    except OSError:
+        return []
+    numbered = (entry for entry in processes.glob("*") if entry.name.isdecimal())
+    return sorted(int(entry.name) for entry in numbered if _writes(entry, (wanted.st_dev, wanted.st_ino)))
+
+
+def _writes(process: Path, file: tuple[int, int]) -> bool:
+    return any(flags & _WRITING for opened, flags in _open_files(process) if opened == file)
+
+
+def _open_files(process: Path) -> Iterator[tuple[tuple[int, int], int]]:
+    """Identity and flags of what a process has open; nothing when it ended meanwhile or belongs to somebody else."""
+    try:
+        names = os.listdir(process / "fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            opened = os.stat(process / "fd" / name)
+            fields = dict(line.split(":", 1) for line in (process / "fdinfo" / name).read_text().splitlines() if line)
+        except OSError:
+            continue
+        yield (opened.st_dev, opened.st_ino), int(fields.get("flags", "0"), 8)
+
+
+def store_findings(config: GatewayConfig, processes: Path = PROCESSES) -> list[Finding]:
+    """More than one gate on the store file: each takes the other's running calls for lost when it starts."""
+    found = writers(config.store_path, processes)
+    if len(found) < 2:
+        return []
+    named = ", ".join(map(str, found))
+    return [Finding(f"{config.store_path} is written by the processes {named}", "stop all gates but one on this store")]
+
+
 def doctor(config: Path = CONFIG_OPTION, as_json: bool = JSON_OPTION) -> None:
     """Look for what is wrong; exit 1 when something is."""
     loaded = read_config(config, as_json=as_json)
-    findings = [*key_findings(loaded.base_dir / "keys"), *state_findings(loaded)]
+    findings = [*key_findings(loaded.base_dir / "keys"), *state_findings(loaded), *store_findings(loaded)]
     try:
-        check_config(loaded)
+        findings += [Finding(**one) for one in check_config(loaded)["findings"]]
     except (ConfigError, BundleError) as error:
         findings.append(Finding(f"{error.code}: {error.detail}", "mend the configuration or build the bundle again"))
     except GateError as error:

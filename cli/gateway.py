@@ -6,13 +6,13 @@ import asyncio
 import importlib
 import importlib.util
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
-from rich.console import Console
 
 from bundles.errors import BundleError
 from bundles.sequence import SequenceFile
@@ -20,15 +20,26 @@ from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, JSON_OPTION, emit, fail, 
 from cli.token import read_config
 from gateway.app import Gate, start_gate, trusted_bundle
 from gateway.assembly import build_assembly
-from gateway.config import ConfigError, GatewayConfig, unsafe_findings
+from gateway.config import ConfigError, Document, GatewayConfig, unsafe_findings
 from gateway.egress.dialer import UpstreamPools
 from gateway.errors import GateError, GateUnavailable
 from gateway.operations.enforcement import enforcement
 from pdp.errors import PdpError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 app = typer.Typer(no_args_is_help=True, help="Run the gate; check its configuration.")
 CONFIG_OPTION = typer.Option(Path("tidegate.yaml"), "--config", help="The configuration file.")
 EXIT_LEDGER_FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong and what mends it."""
+
+    what: str
+    mend: str
 
 
 @app.command()
@@ -88,8 +99,34 @@ async def _first(gate: Gate, stop: asyncio.Event) -> None:
         task.cancel()
 
 
+def issuer_findings(document: Document) -> list[Finding]:
+    """Issuers that grant no role because nobody said which they may grant; an empty list says so on purpose."""
+    return [
+        Finding(
+            f"the issuer {issuer.issuer} names no roles, so it grants none: a token of it with a role is refused",
+            "list the roles it may grant as its roles, or write roles: [] when none is meant",
+        )
+        for issuer in document.identity.issuers
+        if issuer.roles is None and not issuer.development
+    ]
+
+
+def policy_findings(uncovered_instances: Iterable[str]) -> list[Finding]:
+    """Instances whose every call is denied because the bundle has no policy for their connector."""
+    return [
+        Finding(
+            f"the instance {name} has no policy: every call to it is denied",
+            "add policies for its connector to the bundle and build it again, or take the instance out",
+        )
+        for name in uncovered_instances
+    ]
+
+
 def check_config(config: GatewayConfig) -> dict[str, Any]:
-    """What the gate would enforce with this configuration. Raises what starting would raise."""
+    """What the gate would enforce with this configuration, and what in it was hardly meant so.
+
+    Raises what starting would raise.
+    """
     findings = unsafe_findings(config.document)
     if findings:
         raise ConfigError("config_unsafe", "; ".join(findings))
@@ -101,7 +138,9 @@ def check_config(config: GatewayConfig) -> dict[str, Any]:
         engine = config.document.engine
         return enforcement(bundle, engine if isinstance(engine, str) else "opa", assembly.plans, (), config.document)
 
-    return {"config": config.effective(), "enforcement": asyncio.run(build())}
+    enforced = asyncio.run(build())
+    found = [*issuer_findings(config.document), *policy_findings(enforced["uncovered_instances"])]
+    return {"config": config.effective(), "enforcement": enforced, "findings": [asdict(one) for one in found]}
 
 
 @app.command()
@@ -129,5 +168,5 @@ def _say(console: Console, found: dict[str, Any]) -> None:
         console.print(
             f"instance {shown(instance['name'])}: {instance['actions']} actions of {shown(instance['connector'])}"
         )
-    for name in enforced["uncovered_instances"]:
-        console.print(f"[yellow]instance {shown(name)} has no policy: every call is denied[/yellow]")
+    for finding in found["findings"]:
+        console.print(f"[yellow]{shown(finding['what'])}[/yellow]\n  mend: {shown(finding['mend'])}")

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, JSON_OPTION, console, emit, fail, shown
 from cli.token import read_config
@@ -23,6 +22,10 @@ from gateway.approvals.render import rfc3339
 from gateway.ledger.verify import LogBroken, LogHead, LogVerifier
 from gateway.store.offline_driver import OfflineLedger
 from gateway.store.port import StoredRecord, StoreUnavailable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 FOLLOW_SECONDS = 0.5
 FOLLOW_RECORDS_MAX = 1000
@@ -90,24 +93,38 @@ def _opened(config: Path, path: Path | None, as_json: bool) -> OfflineLedger:
 
 
 def _verdicts(ledger: OfflineLedger, *, show: bool) -> Iterator[dict[str, Any]]:
-    with Progress(console=Console(stderr=True), disable=not show) as progress:
+    if not show:
+        yield from (_verdict(ledger, head, _unseen) for head in ledger.heads())
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as progress:
         for head in ledger.heads():
             task = progress.add_task(shown(f"{head.log[0]}/{head.log[1]}"), total=head.next_seq)
-            yield _verdict(ledger, head, progress, task)
+            yield _verdict(ledger, head, partial(_show, progress, task))
 
 
-def _verdict(ledger: OfflineLedger, head: LogHead, progress: Progress, task: TaskID) -> dict[str, Any]:
+def _show(progress: Progress, task: TaskID, checked: int) -> None:
+    progress.update(task, completed=checked)
+
+
+def _unseen(_checked: int) -> None:
+    """Progress that nobody watches."""
+
+
+def _verdict(ledger: OfflineLedger, head: LogHead, progress: Callable[[int], None]) -> dict[str, Any]:
     verifier = LogVerifier(head.log)
     verdict: dict[str, Any] = {"tenant": head.log[0], "workspace": head.log[1], "head": head.hash, "ok": True}
     try:
         for seq, data in ledger.records(head.log):
             verifier.feed(data, seq)
             if verifier.next_seq % PROGRESS_EVERY == 0:
-                progress.update(task, completed=verifier.next_seq)
+                progress(verifier.next_seq)
         verifier.finish(head)
     except LogBroken as error:
         verdict |= {"ok": False, "error": {"code": error.code, "seq": error.seq, "detail": error.detail}}
-    progress.update(task, completed=verifier.next_seq)
+    progress(verifier.next_seq)
     return {**verdict, "records": verifier.next_seq}
 
 

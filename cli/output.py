@@ -10,11 +10,12 @@ import json
 import sys
 import unicodedata
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -25,6 +26,8 @@ JSON_OPTION = typer.Option(False, "--json", help="Print one JSON object and noth
 
 def shown(text: object) -> str:
     """Text with control, format and tag characters written as ``\\u{…}``, and console markup disarmed."""
+    from rich.markup import escape
+
     plain = "".join(
         f"\\u{{{ord(character):x}}}" if unicodedata.category(character) in _HIDDEN else character
         for character in str(text)
@@ -37,6 +40,8 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 def console() -> Console:
     """The terminal; width follows it, no colour in a pipe."""
+    from rich.console import Console
+
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
@@ -53,5 +58,8 @@ def fail(code: str, detail: str, *, status: int = EXIT_REFUSED, as_json: bool = 
     if as_json:
         sys.stdout.write(json.dumps({"error": {"code": code, "detail": detail}}, ensure_ascii=False) + "\n")
     else:
-        Console(file=sys.stderr, highlight=False, soft_wrap=True).print(f"[red]{escape(code)}[/red]: {shown(detail)}")
+        from rich.console import Console
+
+        errors = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        errors.print(f"[red]{shown(code)}[/red]: {shown(detail)}")
     raise typer.Exit(status)

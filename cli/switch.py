@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 
 from cli.gate_call import at_gate
 from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, gate_client
 from cli.output import JSON_OPTION, emit, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, help="Kill switches: set, clear, list.")
 SCOPE_ARGUMENT = typer.Argument(..., help="tenant/T, tenant/T/connector/NAME, …/action/NAME or …/subject/NAME")

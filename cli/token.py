@@ -13,10 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jwt
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cli.output import EXIT_UNAVAILABLE, JSON_OPTION, emit, fail
 from gateway.config import ConfigError, GatewayConfig, Issuer, load_config
@@ -45,6 +42,10 @@ def development_issuer(config: GatewayConfig) -> tuple[Issuer, Path]:
 
 def make_token(config: GatewayConfig, claims: dict[str, Any], *, lifetime_seconds: int, now: int) -> str:
     """Sign ``claims`` as the development issuer. Raises ConfigError, OSError."""
+    import jwt
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     issuer, key_file = development_issuer(config)
     if lifetime_seconds > issuer.lifetime_max_seconds:
         raise ConfigError("config_invalid", f"the issuer allows at most {issuer.lifetime_max_seconds} seconds")

@@ -36,7 +36,9 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         processes.prepare()
         processes.start()
-        Scenario(processes).play()
+        scenario = Scenario(processes)
+        processes.await_ready()
+        scenario.play()
         if not arguments.once:
             print(f"\nThe gate goes on running at {processes.gate_url}. Ctrl-C ends it.", flush=True)
             processes.wait()

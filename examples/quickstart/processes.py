@@ -1,4 +1,4 @@
-"""The processes of the quick start: stand-ins and gate, started, watched and ended."""
+"""The processes of the quick start: stand-ins and gate, started side by side, watched and ended."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from cli.token import make_token
+from gateway.config import ConfigError, GatewayConfig, load_config
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.03
+TOKEN_SECONDS = 3600
+SERVICE = "servicenow"
+DEFAULT_PORTS = {"http": 80, "https": 443}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -39,8 +46,9 @@ class Processes:
         self.config = self.directory / "tidegate.yaml"
         self.gate_url = "http://127.0.0.1:8080"
         self._free_ports = free_ports
+        self._read: GatewayConfig | None = None
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def prepare(self) -> None:
         """Write the starter directory, once."""
@@ -63,20 +71,22 @@ class Processes:
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     def start(self) -> None:
-        """Start the stand-ins and the gate, and wait until the gate is ready. Raises `StartFailed`."""
+        """Start the stand-ins and the gate; `await_ready` sees them through. Raises `StartFailed`."""
         ports_file = self.directory / "state" / "standins.json"
         ports_file.unlink(missing_ok=True)
         stand_ins = ["-m", "examples.standins", "--secrets-dir", str(self.directory / "keys")]
         if self._free_ports:
             stand_ins += ["--ports-file", str(ports_file)]
-        first = self._spawn("standins", stand_ins)
+        self._spawn("standins", stand_ins)
         if self._free_ports:
-            self._until("standins", first, ports_file.exists)
+            self._until("standins", ports_file.exists)
             self._use_free_ports(json.loads(ports_file.read_text()))
-        gate = self._spawn("gate", ["-m", "cli.main", "gateway", "run", "--config", str(self.config)])
-        self._until("gate", gate, self._ready)
-        if first.poll() is not None:
-            raise StartFailed(f"the stand-ins ended; see {self.directory / 'standins.log'}")
+        self._spawn("gate", ["-m", "cli.main", "gateway", "run", "--config", str(self.config)])
+
+    def await_ready(self) -> None:
+        """Until the gate says it is ready and the service of the scenario listens. Raises `StartFailed`."""
+        self._until("gate", self._ready)
+        self._until("standins", self._service_listens)
         print(
             f"The gate listens at {self.gate_url}; STAND-INS of the services run on loopback, no real one is touched.\n"
         )
@@ -90,20 +100,33 @@ class Processes:
             variable = f"TIDEGATE_CONFIG__INSTANCES__{name.upper().replace('-', '_')}__BASE_URL"
             self._environment[variable] = f"http://127.0.0.1:{port}"
 
-    def _spawn(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
+    def token(self, subject: str, role: str) -> str:
+        """What `tidegate token` prints for somebody in production, made here while the gate starts."""
+        claims = {"sub": subject, "tenant": "acme", "workspace": "ops", "environment": "prod", "roles": [role]}
+        try:
+            return make_token(self._configured(), claims, lifetime_seconds=TOKEN_SECONDS, now=int(time.time()))
+        except (ConfigError, OSError) as error:
+            raise StartFailed(f"no token for {subject}: {error}") from error
+
+    def _configured(self) -> GatewayConfig:
+        if self._read is None:
+            self._read = load_config(self.config.read_text(encoding="utf-8"), self.directory, self._environment)
+        return self._read
+
+    def _spawn(self, name: str, arguments: list[str]) -> None:
         with (self.directory / f"{name}.log").open("wb") as log:
             process = subprocess.Popen([sys.executable, *arguments], env=self._environment, stdout=log, stderr=log)
-        self._running.append(process)
-        return process
+        self._running[name] = process
 
-    def _until(self, name: str, process: subprocess.Popen[bytes], ready: object) -> None:
+    def _until(self, name: str, ready: Callable[[], bool]) -> None:
+        process = self._running[name]
         deadline = time.monotonic() + START_SECONDS
         log = self.directory / f"{name}.log"
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 last = log.read_text(errors="replace").strip().splitlines()[-1:]
                 raise StartFailed(f"{name} ended at once: {' '.join(last)} (see {log})")
-            if callable(ready) and ready():
+            if ready():
                 return
             time.sleep(POLL_SECONDS)
         raise StartFailed(f"{name} was not ready after {START_SECONDS:.0f} seconds (see {log})")
@@ -118,13 +141,22 @@ class Processes:
             except (OSError, http.client.HTTPException):
                 return False
 
+    def _service_listens(self) -> bool:
+        service = urlsplit(self._configured().document.instances[SERVICE].base_url)
+        address = (service.hostname or "", service.port or DEFAULT_PORTS[service.scheme])
+        try:
+            socket.create_connection(address, timeout=2).close()
+        except OSError:
+            return False
+        return True
+
     def wait(self) -> None:
         """Until the gate ends."""
-        self._running[-1].wait()
+        self._running["gate"].wait()
 
     def stop(self) -> None:
         """End everything that was started, the gate first."""
-        for process in reversed(self._running):
+        for process in reversed(self._running.values()):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:
