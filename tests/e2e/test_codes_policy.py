@@ -1,0 +1,220 @@
+"""The codes of a rulebook that gives no decision, or gives people a moment only, each produced over a real socket.
+
+One gate has a rulebook with two rules more: a denial whose work grows with the third power of an argument, and a hold
+that gives people one second. Another one's rulebook expires while it serves.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.calling import LIST, call, until
+from tests.e2e.harness import ROOT, GateProcess, child_environment, edit_config, init_directory, read_config, tidegate
+from tests.e2e.hostile import HostileUpstream
+from tests.e2e.raw import Answer, exchange, request
+from tests.e2e.rulebook import add_rules, sign_until
+
+RULES = """
+require_hitl contains {
+	"code": "brief",
+	"message": "a person has one second",
+	"chain": "one-approver",
+	"decide_within_seconds": 1,
+} if {
+	tidegate.of_connector("webhook")
+	input.args.webhook_path == "brief"
+	count(allow) > 0
+}
+
+deny contains {"code": "cancelling", "message": "three of the numbers cancel out"} if {
+	tidegate.of_connector("webhook")
+	some first in input.args.numbers
+	some second in input.args.numbers
+	some third in input.args.numbers
+	first + second == 0 - third
+}
+"""
+EVENT = "/c/webhook/events/one"
+RUNAWAY = {"numbers": list(range(1, 601))}
+HARMLESS = {"numbers": [1, 2, 3]}
+CANCELLING = {"numbers": [1, 2, -3]}
+LEASE_SECONDS = 6
+SWITCH = "/v1/switches/tenant/acme/connector/servicenow"
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[HostileUpstream]:
+    """A service that answers, and counts what it is asked."""
+    with HostileUpstream.start() as running:
+        yield running
+
+
+def _directory(directory: Path, upstream: HostileUpstream) -> Path:
+    here = {"base_url": f"http://127.0.0.1:{upstream.port}"}
+    edit_config(init_directory(directory), {"instances": {"webhook": here, "servicenow": here}})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def ruled(tmp_path_factory: pytest.TempPathFactory, upstream: HostileUpstream, opa_path: Path) -> Iterator[GateProcess]:
+    """A gate with the two rules more."""
+    directory = _directory(tmp_path_factory.mktemp("ruled") / "gate", upstream)
+    add_rules(directory, "webhook", RULES)
+    with GateProcess.start(directory) as running:
+        yield running
+
+
+def _post(gate: GateProcess, body: object, target: str = EVENT, wait_seconds: int = 0) -> Answer:
+    headers = {"Prefer": f"wait={wait_seconds}"}
+    return call(gate, "POST", target, body, token=gate.token("dev", "developer"), headers=headers)
+
+
+def _sent(upstream: HostileUpstream, word: str) -> int:
+    return len([line for line in upstream.asked if word in line])
+
+
+# --- an engine that fails -----------------------------------------------------------------------------------------
+def test_engine_failed_and_nothing_is_sent_when_a_rule_runs_away(ruled: GateProcess, upstream: HostileUpstream) -> None:
+    answer = _post(ruled, RUNAWAY, "/c/webhook/events/runaway")
+    assert (answer.status, answer.code) == (503, "engine_failed")
+    assert answer.headers["x-should-retry"] == "false"
+    assert _sent(upstream, "runaway") == 0
+
+
+def test_next_decisions_are_right_when_a_rule_ran_away(ruled: GateProcess) -> None:
+    assert _post(ruled, RUNAWAY).code == "engine_failed"
+    denied = _post(ruled, CANCELLING)
+    assert (denied.status, denied.code) == (403, "denied")
+    assert [reason["code"] for reason in denied.json()["reasons"]] == ["cancelling"]
+    assert _post(ruled, HARMLESS).status == 200
+
+
+def test_engine_failed_is_recorded_when_a_rule_runs_away(ruled: GateProcess) -> None:
+    answer = _post(ruled, RUNAWAY)
+    named = answer.headers["tidegate-call"]
+    tail = tidegate("ledger", "tail", "-n", "20", "--json", "--config", str(ruled.config))
+    records = [line for line in tail.stdout.splitlines() if named in line]
+    assert len(records) == 1, tail.stdout + tail.stderr
+    assert '"engine_failed"' in records[0]
+
+
+# --- people who have a moment only --------------------------------------------------------------------------------
+def test_approval_expired_when_nobody_decides_while_the_call_waits(
+    ruled: GateProcess, upstream: HostileUpstream
+) -> None:
+    answer = _post(ruled, {"event": "brief"}, "/c/webhook/brief", wait_seconds=30)
+    assert (answer.status, answer.code) == (403, "approval_expired")
+    assert answer.json()["approval"]["state"] == "expired"
+    assert answer.headers["tidegate-approval"] == answer.json()["approval"]["id"]
+    assert _sent(upstream, "brief") == 0
+
+
+def test_stale_state_when_a_vote_comes_after_the_approval_has_expired(ruled: GateProcess) -> None:
+    held = _post(ruled, {"event": "late"}, "/c/webhook/brief")
+    assert (held.status, held.code) == (403, "approval_required")
+    approval = held.json()["approval"]
+    maria, path = ruled.token("maria", "approver"), f"/v1/approvals/{approval['id']}"
+
+    def expired() -> bool | None:
+        return call(ruled, "GET", path, token=maria).json()["state"] == "expired" or None
+
+    until("the approval expires", expired)
+    vote = {"decision": "approve", "reason": "late", "action_digest": approval["action_digest"]}
+    answer = call(ruled, "POST", f"{path}/votes", vote, token=maria)
+    assert (answer.status, answer.code) == (409, "stale_state")
+
+
+# --- a rulebook that is too old -----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def stale(tmp_path_factory: pytest.TempPathFactory, upstream: HostileUpstream) -> Iterator[GateProcess]:
+    """A gate whose rulebook has expired since it came into force."""
+    directory = _directory(tmp_path_factory.mktemp("stale") / "gate", upstream)
+    with GateProcess.start(directory) as running:
+        for subject, role in (("triage-bot", "triage"), ("op", "operator"), ("dev", "developer")):
+            running.token(subject, role)
+        sign_until(directory, LEASE_SECONDS, sequence=2)
+        assert running.reload()
+        assert call(running, "GET", LIST).status == 200
+
+        def refused() -> Answer | None:
+            answer = call(running, "GET", LIST)
+            return answer if answer.status != 200 else None
+
+        until("the rulebook expires", refused)
+        yield running
+
+
+STALE = [
+    pytest.param("GET", LIST, None, id="a read"),
+    pytest.param("PATCH", f"{LIST}/stale-1", {"short_description": "x"}, id="a write"),
+    pytest.param("GET", "/v1/enforcement", None, id="an operation of the gate"),
+    pytest.param("DELETE", SWITCH, None, id="clearing a kill switch"),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "body"), STALE)
+def test_policy_stale_when_the_rulebook_has_expired(
+    stale: GateProcess, upstream: HostileUpstream, method: str, target: str, body: object
+) -> None:
+    before = len(upstream.asked)
+    answer = call(stale, method, target, body, token=stale.token("op", "operator"))
+    assert (answer.status, answer.code) == (503, "policy_stale")
+    assert len(upstream.asked) == before
+
+
+def test_kill_switch_is_set_by_emergency_roles_alone_when_the_policy_is_stale(stale: GateProcess) -> None:
+    refused = call(stale, "PUT", SWITCH, {"reason": "stale"}, token=stale.token("dev", "developer"))
+    assert (refused.status, refused.code) == (503, "policy_stale")
+    assert call(stale, "PUT", SWITCH, {"reason": "stale"}, token=stale.token("op", "operator")).status == 200
+    assert call(stale, "GET", LIST).code == "killed"
+
+
+def test_expired_rulebook_is_not_taken_when_it_is_reloaded(stale: GateProcess) -> None:
+    assert not stale.reload()
+    assert call(stale, "GET", "/v1/enforcement", token=stale.token("op", "operator")).code == "policy_stale"
+
+
+# --- no rulebook --------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def ungoverned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GateProcess]:
+    """A gate that listens and has no rulebook in force."""
+    directory = init_directory(tmp_path_factory.mktemp("ungoverned") / "gate")
+    log = directory / "gate.log"
+    command = [sys.executable, "-m", "tests.e2e.ungoverned", str(directory / "tidegate.yaml")]
+    pipe = subprocess.PIPE
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=child_environment(), stdin=pipe, stdout=pipe, stderr=errors, text=False
+        )
+    with process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"listening\n", log.read_text(errors="replace")
+        yield GateProcess(directory, f"http://{read_config(directory)['listen']['gate']}", process, log)
+        process.stdin.close()
+    assert process.returncode == 0, log.read_text(errors="replace")
+
+
+UNGOVERNED = [
+    pytest.param("GET", LIST, None, id="a read"),
+    pytest.param("PATCH", f"{LIST}/a1", {"short_description": "x"}, id="a write"),
+    pytest.param("GET", "/v1/enforcement", None, id="an operation of the gate"),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "body"), UNGOVERNED)
+def test_policy_unavailable_when_no_rulebook_is_in_force(
+    ungoverned: GateProcess, method: str, target: str, body: object
+) -> None:
+    answer = call(ungoverned, method, target, body, token=ungoverned.token("op", "operator"))
+    assert (answer.status, answer.code) == (503, "policy_unavailable")
+
+
+def test_gate_is_not_ready_when_no_rulebook_is_in_force(ungoverned: GateProcess) -> None:
+    answer = exchange(ungoverned.url, request("GET", "/health/ready"))
+    assert (answer.status, answer.json()) == (503, {"ready": False, "missing": ["policy"]})
