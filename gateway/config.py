@@ -190,6 +190,8 @@ class Instance(_Section):
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("base_url must be http(s)://host[:port][/path]")
+        if parts.port == 0:  # one that is no port at all raises here
+            raise ValueError("base_url names port 0")
         if parts.username or parts.password:
             raise ValueError("base_url carries a secret; use credential")
         for name, value in self.credential.items():
@@ -294,6 +296,20 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[An
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
+def _parse(text: str, name: str) -> Any:
+    """One YAML document. A date that is none raises ValueError in the loader, deep nesting RecursionError.
+
+    **Security**: a refusal names the line and never repeats it, because a secret may stand there by mistake.
+    """
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError("config_invalid", f"{name}: not YAML: line {line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ConfigError("config_invalid", f"{name}: not YAML, or holds a date or number that is none") from None
+
+
 def load_config(text: str, base_dir: Path, environment: Mapping[str, str]) -> GatewayConfig:
     """Check a configuration text with the overrides of the environment.
 
@@ -301,10 +317,7 @@ def load_config(text: str, base_dir: Path, environment: Mapping[str, str]) -> Ga
     """
     if len(text) > CONFIG_MAX_BYTES:
         raise ConfigError("config_invalid", f"longer than {CONFIG_MAX_BYTES} bytes")
-    try:
-        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
-    except yaml.YAMLError as error:
-        raise ConfigError("config_invalid", f"not YAML: {error}") from error
+    raw = _parse(text, "the file")
     if not isinstance(raw, dict):
         raise ConfigError("config_invalid", "must be a mapping")
     _override(raw, environment)
@@ -326,11 +339,7 @@ def _override(raw: dict[str, Any], environment: Mapping[str, str]) -> None:
             target = _descend(target, step, name)
         if not isinstance(target, dict):
             raise ConfigError("config_invalid", f"{name}: names no key")
-        try:
-            value = yaml.load(environment[name], Loader=_UniqueKeyLoader)  # noqa: S506
-        except yaml.YAMLError as error:
-            raise ConfigError("config_invalid", f"{name}: not YAML") from error
-        target[_spelling(target, steps[-1])] = value
+        target[_spelling(target, steps[-1])] = _parse(environment[name], name)
 
 
 def _descend(target: Any, step: str, name: str) -> Any:

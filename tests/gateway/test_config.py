@@ -60,7 +60,27 @@ def _bundle(**changes: Any) -> dict[str, Any]:
         pytest.param(_bundle(source="https://x/b"), "file:", id="local freshness from a URL"),
         pytest.param(_bundle(trusted_keys=[]), "trusted_keys", id="bundle without keys"),
         pytest.param({"bundles": []}, "bundles", id="no bundle"),
-        pytest.param({"instances": {"Bad Name": {}}}, "instances", id="instance name"),
+        pytest.param({"instances": {"Bad Name": _instance()["instances"]["x"]}}, "lower case", id="instance name"),
+        pytest.param({"instances": {"x": {}}}, "instances.x.connector", id="instance without a connector"),
+        pytest.param(_instance(base_url="http://h/?q=1"), "base_url must be", id="query in base_url"),
+        pytest.param(_instance(base_url="http://h:65536"), "Port out of range", id="base_url beyond the last port"),
+        pytest.param(_instance(base_url="http://h:0"), "port 0", id="base_url of port 0"),
+        pytest.param(_instance(base_url="http://h:x"), "Port could not be", id="base_url with a word for a port"),
+        pytest.param(_instance(base_url="http:///path"), "base_url must be", id="base_url without host"),
+        pytest.param(
+            {**_instance(), **_issuer(development=False, tenants=["a"]), **_bundle(tenants=["a"])},
+            'instances.x: tenants "*"',
+            id="instance for every tenant beside a real issuer",
+        ),
+        pytest.param(
+            {**_issuer(development=False, tenants=["a"]), **_bundle(tenants=["*"]), "instances": {}},
+            'bundles.main: tenants "*"',
+            id="bundle for every tenant beside a real issuer",
+        ),
+        pytest.param({"bundles": 2 * _bundle()["bundles"]}, "exactly one", id="two bundles"),
+        pytest.param(_issuer(jwks="keys/x"), "file:PATH or https", id="keys from a bare path"),
+        pytest.param(_issuer(jwks="http://h/x"), "file:PATH or https", id="keys over plain http"),
+        pytest.param({"identity": {"issuers": 2 * _issuer()["identity"]["issuers"]}}, "named twice", id="issuer twice"),
         pytest.param({"identity": {"issuers": []}}, "issuers", id="no issuer"),
     ],
 )
@@ -76,6 +96,10 @@ def test_config_is_refused(changes: dict[str, Any], words: str) -> None:
         pytest.param("store: a\nstore: b\n", id="a key twice"),
         pytest.param("- a\n", id="not a mapping"),
         pytest.param("a: [", id="not YAML"),
+        pytest.param("a: 2026-13-45", id="a date that is none"),
+        pytest.param("a: !!int x", id="a number that is none"),
+        pytest.param("a: " + "[" * 3000, id="nested too deeply"),
+        pytest.param("? [a]\n: b", id="a list for a key"),
         pytest.param("a: &x {b: 1}\nc: {<<: *x}\n", id="merge key"),
         pytest.param("x: " + "y" * (1 << 20), id="too long"),
         pytest.param("a: !!python/object/apply:os.system ['true']\n", id="a tag that would run code"),
@@ -84,6 +108,18 @@ def test_config_is_refused(changes: dict[str, Any], words: str) -> None:
 def test_config_text_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="config_invalid"):
         load_config(text, Path("/"), {})
+
+
+@pytest.mark.parametrize("text", ["a: [s3cret, {", "- s3cret\n: {", "a: !!int s3cret", "a: !x s3cret", "a: s3cret\x00"])
+def test_config_refusal_names_no_value_when_text_is_not_yaml(text: str) -> None:
+    with pytest.raises(ConfigError, match="not YAML") as refused:
+        load_config(text, Path("/"), {})
+    assert "s3cret" not in str(refused.value)
+
+
+def test_config_refusal_names_the_line_when_text_is_not_yaml() -> None:
+    with pytest.raises(ConfigError, match="the file: not YAML: line 3: "):
+        load_config("a: 1\nb: [\n", Path("/"), {})
 
 
 def test_config_takes_overrides_from_the_environment() -> None:
@@ -99,15 +135,60 @@ def test_config_takes_overrides_from_the_environment() -> None:
     assert not document.identity.issuers[0].people
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        pytest.param("STORE", "2026-13-45", "STORE: not YAML", id="a date that is none"),
+        pytest.param("STORE", "[" * 3000, "STORE: not YAML", id="nested too deeply"),
+        pytest.param("STORE", "[", "STORE: not YAML", id="a value that is no YAML"),
+        pytest.param("LIMITS", "{a: 1, a: 2}", "'a' stands twice", id="a value with a key twice"),
+        pytest.param("STORE", "!!python/name:os.system x", "STORE: not YAML", id="a tag that would run code"),
+        pytest.param("LIMITS__CALLS_MAX", "many", "limits.calls_max", id="a value of another type"),
+    ],
+)
+def test_config_refuses_an_override_when_its_value_is(name: str, value: str, words: str) -> None:
+    with pytest.raises(ConfigError, match="config_invalid") as refused:
+        _load(environment={f"TIDEGATE_CONFIG__{name}": value})
+    assert words in refused.value.detail
+
+
 @pytest.mark.parametrize("name", ["STORE__X", "IDENTITY__ISSUERS__9__PEOPLE", "NOSUCH"])
 def test_config_refuses_an_override_that_names_no_key(name: str) -> None:
     with pytest.raises(ConfigError):
         _load(environment={f"TIDEGATE_CONFIG__{name}": "1"})
 
 
-def test_config_is_unsafe_when_development_is_reachable_from_outside() -> None:
-    findings = unsafe_findings(_load({"listen": {"gate": "0.0.0.0:8080"}}).document)
-    assert len(findings) == 2
+UNSAFE = {
+    "the gate is reachable from outside": (
+        {"listen": {"gate": "0.0.0.0:8080"}},
+        ["listen.gate … development issuer", "listen.gate … freshness: local"],
+    ),
+    "the console is reachable from outside": (
+        {"listen": {"console": "[::]:8081"}},
+        ["listen.console … development issuer", "listen.console … freshness: local"],
+    ),
+    "the gate is reachable without a development issuer": (
+        {"listen": {"gate": "gate:80"}, **_issuer(development=False, tenants=["a"]), **_bundle(tenants=["a"])},
+        ["listen.gate … freshness: local"],
+    ),
+    "a secret lies in a vault": (_instance(credential={"token": "vault:kv/x"}), ["vault: … not supported"]),
+    "the ledger's key lies in a vault": ({"ledger": {"hmac": "vault:kv/x"}}, ["vault: … not supported"]),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), UNSAFE.values(), ids=UNSAFE.keys())
+def test_config_is_unsafe_when(changes: dict[str, Any], expected: list[str]) -> None:
+    if "identity" in changes:
+        changes = {"instances": {}, **changes}
+    findings = unsafe_findings(_load(changes).document)
+    assert len(findings) == len(expected)
+    for finding, words in zip(findings, expected, strict=True):
+        assert all(part in finding for part in words.split(" … "))
+
+
+def test_config_is_safe_when_listeners_are_on_loopback_or_off() -> None:
+    listen = {"gate": "localhost:0", "console": None, "metrics": "0.0.0.0:9090"}
+    assert unsafe_findings(_load({"listen": listen}).document) == []
 
 
 @pytest.mark.parametrize(
