@@ -18,6 +18,10 @@ from gateway.edge.limits import EdgeLimits
 from gateway.edge.server import Handler, RunningServer, start_server
 from gateway.errors import Refusal
 
+GET = b"GET /a HTTP/1.1\r\nHost: x\r\n"
+CLOSE = b"Connection: close\r\n\r\n"
+CHUNKED = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+
 
 @dataclass
 class Edge:

@@ -14,6 +14,7 @@ from gateway.egress.exchange import UpstreamTimeouts
 LOOPBACK = frozenset({AddressClass.LOOPBACK})
 QUICK = UpstreamTimeouts(connect_seconds=0.5, write_seconds=0.3, first_byte_seconds=0.3, between_bytes_seconds=0.3)
 PATIENT = UpstreamTimeouts()
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
 
@@ -48,6 +49,17 @@ def closing(raw: bytes) -> Script:
         writer.close()
 
     return script
+
+
+async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
+    """A script that never answers."""
+    await reader.read()
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    """A body in these parts."""
+    for part in parts:
+        yield part
 
 
 @asynccontextmanager
