@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from gateway.approvals.model import Approval, ApprovalRefused, ApprovalState, Ballot
-from gateway.approvals.service import ApprovalLimits, ApprovalService
+from gateway.approvals.service import CHANGE_ATTEMPTS_MAX, ApprovalLimits, ApprovalService
 from gateway.ledger.record import LogId
-from gateway.store.port import StoreConflict
+from gateway.store.port import Store, StoreConflict
+from gateway.store.sqlite import SqliteStore
 from tests.gateway.store.build import (
     HELD,
     KEYS,
@@ -41,6 +43,44 @@ def service_of(opened: OpenStore, limits: ApprovalLimits | None = None) -> Appro
         random_bytes=CountingBytes(),
         tenant_key=KEYS.attach_key,
         limits=limits or ApprovalLimits(),
+    )
+
+
+class LateReads:
+    """A store whose reads lag behind what the writer has committed, as those of a second reader may."""
+
+    def __init__(self, behind: SqliteStore) -> None:
+        self._store = behind
+        self.reads = 0
+        self.late = True
+
+    async def open_approval(self, log: LogId, key: str, now: int) -> Approval | None:
+        self.reads += 1
+        return None if self.late else await self._store.open_approval(log, key, now)
+
+    async def approval(self, log: LogId, approval_id: str) -> Approval | None:
+        self.reads += 1
+        found = await self._store.approval(log, approval_id)
+        return replace(found, version=found.version - 1) if found is not None and self.late else found
+
+    async def due_approvals(self, now: int, limit: int) -> Sequence[Approval]:
+        self.reads += 1
+        due = await self._store.due_approvals(now, limit)
+        return [replace(each, version=each.version - 1) for each in due] if self.late else due
+
+
+class EagerReads(LateReads):
+    """A store that calls approvals due which still have a moment."""
+
+    async def due_approvals(self, now: int, limit: int) -> Sequence[Approval]:
+        return await self._store.due_approvals(now + 1, limit)
+
+
+def late_service_of(opened: OpenStore, reads: LateReads) -> ApprovalService:
+    """The service over reads that lag; the writer is the real one."""
+    behind = cast("Store", reads)
+    return ApprovalService(
+        behind, opened.writer, clock=opened.clock, random_bytes=CountingBytes(), tenant_key=KEYS.attach_key
     )
 
 
@@ -303,3 +343,45 @@ async def test_waiter_sees_it_expired_when_nobody_wakes_it(opened: OpenStore) ->
     opened.clock.advance(0.01)
     async with asyncio.timeout(4):
         assert (await waiting).state is ApprovalState.EXPIRED
+
+
+async def test_open_is_refused_when_reads_never_catch_up(opened: OpenStore) -> None:
+    first = await service_of(opened).open_or_attach(HELD)
+    reads = LateReads(opened.store)
+    with pytest.raises(ApprovalRefused) as caught:
+        await late_service_of(opened, reads).open_or_attach(HELD)
+    assert (caught.value.code, reads.reads) == ("stale_state", CHANGE_ATTEMPTS_MAX)
+    assert [item.id for item in (await service_of(opened).list(LOG, None, None, 10)).items] == [first.id]
+
+
+async def test_vote_is_refused_and_counts_nothing_when_reads_never_catch_up(opened: OpenStore) -> None:
+    approval = await service_of(opened).open_or_attach(HELD)
+    reads = LateReads(opened.store)
+    service = late_service_of(opened, reads)
+    with pytest.raises(ApprovalRefused) as caught:
+        await service.vote(LOG, approval.id, yes(approval), Voter())
+    assert (caught.value.code, reads.reads) == ("stale_state", CHANGE_ATTEMPTS_MAX)
+    assert (await service_of(opened).get(LOG, approval.id)).state is ApprovalState.PENDING
+    assert await kinds(opened) == ["approval"]
+    reads.late = False
+    assert (await service.vote(LOG, approval.id, yes(approval), Voter())).state is ApprovalState.APPROVED
+
+
+async def test_expiry_leaves_an_approval_alone_when_it_changed_since_it_was_read(opened: OpenStore) -> None:
+    await service_of(opened).open_or_attach(HELD)
+    opened.clock.advance(HELD.decide_within_seconds)
+    reads = LateReads(opened.store)
+    service = late_service_of(opened, reads)
+    assert await service.expire_due() == 0
+    assert await kinds(opened) == ["approval"]
+    reads.late = False
+    assert await service.expire_due() == 1
+
+
+async def test_expiry_leaves_an_approval_alone_when_it_still_has_a_moment(opened: OpenStore) -> None:
+    approval = await service_of(opened).open_or_attach(HELD)
+    opened.clock.now = approval.deadline - 1
+    assert await late_service_of(opened, EagerReads(opened.store)).expire_due() == 0
+    assert await kinds(opened) == ["approval"]
+    opened.clock.now = approval.deadline
+    assert await service_of(opened).expire_due() == 1
