@@ -19,6 +19,8 @@ PURE: frozenset[str] = frozenset(
     bundles.manifest
     bundles.profile
     bundles.samples
+    bundles.service_config
+    bundles.service_protocol
     bundles.source_layout
     bundles.trusted_set
     bundles.yaml_text
@@ -91,6 +93,8 @@ SHELL: frozenset[str] = frozenset(
     bundles.compiler
     bundles.keys
     bundles.sequence
+    bundles.service
+    bundles.service_store
     bundles.source
     cli.approvals
     cli.bundle
