@@ -33,6 +33,7 @@ class HostileUpstream:
         self.flooded = 0
         self.flood_bytes = flood_bytes
         self.elsewhere = METADATA
+        self.released = threading.Event()
         self._ended = threading.Event()
 
     @classmethod
@@ -49,6 +50,7 @@ class HostileUpstream:
                 yield upstream
             finally:
                 upstream._ended.set()
+                upstream.released.set()
                 thread.join()
 
     def times_asked(self, text: str) -> int:
@@ -80,6 +82,11 @@ class HostileUpstream:
 
     def _answer(self, link: socket.socket, line: str) -> None:
         link.sendall(_head(200, len(OK)) + OK)
+
+    def _wait(self, link: socket.socket, line: str) -> None:
+        """Answer when the test releases it."""
+        self.released.wait(HANG_SECONDS)
+        self._answer(link, line)
 
     def _close(self, link: socket.socket, line: str) -> None:
         """Read, then close without a word."""
@@ -147,6 +154,7 @@ class HostileUpstream:
 
 
 _FAULTS: tuple[tuple[str, Callable[[HostileUpstream, socket.socket, str], None]], ...] = (
+    ("wait", HostileUpstream._wait),
     ("close", HostileUpstream._close),
     ("hang-in-body", HostileUpstream._hang_in_body),
     ("hang", HostileUpstream._hang),

@@ -56,7 +56,7 @@ class RenamingGate:
             process = subprocess.Popen(command, cwd=ROOT, env=child_environment(), stdout=output, stderr=output)
         gate = GateProcess(directory, f"http://{read_config(directory)['listen']['gate']}", process, log)
         try:
-            _wait_until_ready(gate)
+            wait_until_ready(gate)
             yield cls(gate, service, answers, asked)
         finally:
             gate.stop()
@@ -71,7 +71,8 @@ class RenamingGate:
         return len(self.asked.read_text(encoding="utf-8").splitlines())
 
 
-def _wait_until_ready(gate: GateProcess) -> None:
+def wait_until_ready(gate: GateProcess) -> None:
+    """Wait for a gate that was started otherwise than by the harness. Raises `StartFailed`."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and gate.process.poll() is None:
         try:
