@@ -26,7 +26,7 @@ from bundles.compiler import Opa, find_opa
 from bundles.content import read_content
 from bundles.errors import BundleError, BundleMisuse, BundleRefused, BundleUnavailable
 from bundles.keys import public_pem
-from bundles.source import read_source
+from bundles.source import read_library, read_source
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, verify_bundle
 from tests.bundles.parts import NOW, good_files, signing_key, write_source
 
@@ -215,6 +215,22 @@ def test_build_gives_up_when_opa_never_ends(tmp_path: Path) -> None:
 def test_build_is_unavailable_when_opa_cannot_run(tmp_path: Path) -> None:
     with pytest.raises(BundleUnavailable):
         Opa(tmp_path / "nowhere").check({})
+
+
+def test_compiling_is_refused_when_opa_writes_no_module(tmp_path: Path) -> None:
+    (tmp_path / "empty.tar.gz").write_bytes(write_archive({"data.json": b"{}"}))
+    other = tmp_path / "opa"
+    other.write_text(f'#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\ncp {tmp_path}/empty.tar.gz "$2"\n')
+    other.chmod(0o755)
+    with pytest.raises(BundleRefused, match="no module") as refused:
+        Opa(other).build_wasm({"lib/tidegate/d.rego": b"package tidegate\n"}, entrypoints=["tidegate/decision"])
+    assert refused.value.code == "rego_invalid"
+
+
+def test_library_is_read_with_its_tests_apart() -> None:
+    library, tests = read_library()
+    assert "lib/tidegate/decision.rego" in library and "lib/tidegate/decision_test.rego" in tests
+    assert not library.keys() & tests.keys()
 
 
 def test_starter_is_unavailable_when_nothing_ships(tmp_path: Path) -> None:
