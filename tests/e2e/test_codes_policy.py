@@ -1,7 +1,7 @@
 """The codes of a rulebook that gives no decision, or gives people a moment only, each produced over a real socket.
 
-One gate has a rulebook with two rules more: a denial whose work grows with the third power of an argument, and a hold
-that gives people one second. Another one's rulebook expires while it serves.
+One gate has a rulebook with some rules more: a denial whose work grows with the third power of an argument, a hold that
+gives people one second, and terms that this version does not enforce. Another one's rulebook expires while it serves.
 """
 
 from __future__ import annotations
@@ -38,6 +38,26 @@ deny contains {"code": "cancelling", "message": "three of the numbers cancel out
 	some third in input.args.numbers
 	first + second == 0 - third
 }
+
+throttle contains {"code": "t", "key": "k", "limit": 9, "window_seconds": 60} if input.args.webhook_path == "throttle"
+
+route contains {"code": "t", "target": "github"} if input.args.webhook_path == "route"
+
+require_step_up contains {"code": "t", "acr_values": ["phr"], "max_age_seconds": 60} if {
+	input.args.webhook_path == "step-up"
+}
+
+require_hitl contains {"code": "t", "chain": "two-person"} if input.args.webhook_path == "two-person"
+
+require_hitl contains {"code": "t", "chain": "one-approver", "on_approval": "dispatch"} if {
+	input.args.webhook_path == "dispatch"
+}
+
+require_hitl contains {"code": "t", "chain": "absent"} if input.args.webhook_path == "absent-chain"
+
+redact contains {"args": "/event"} if input.args.webhook_path == "redact"
+
+redact contains {"response": "$.result"} if input.args.webhook_path == "redact-response"
 """
 EVENT = "/c/webhook/events/one"
 RUNAWAY = {"numbers": list(range(1, 601))}
@@ -62,7 +82,7 @@ def _directory(directory: Path, upstream: HostileUpstream) -> Path:
 
 @pytest.fixture(scope="module")
 def ruled(tmp_path_factory: pytest.TempPathFactory, upstream: HostileUpstream, opa_path: Path) -> Iterator[GateProcess]:
-    """A gate with the two rules more."""
+    """A gate with those rules."""
     directory = _directory(tmp_path_factory.mktemp("ruled") / "gate", upstream)
     add_rules(directory, "webhook", RULES)
     with GateProcess.start(directory) as running:
@@ -101,6 +121,29 @@ def test_engine_failed_is_recorded_when_a_rule_runs_away(ruled: GateProcess) -> 
     records = [line for line in tail.stdout.splitlines() if named in line]
     assert len(records) == 1, tail.stdout + tail.stderr
     assert '"engine_failed"' in records[0]
+
+
+# --- terms that are not enforced ----------------------------------------------------------------------------------
+UNENFORCED = [
+    pytest.param("throttle", "not_supported", id="a limit"),
+    pytest.param("route", "not_supported", id="another target"),
+    pytest.param("step-up", "not_supported", id="a stronger sign-in"),
+    pytest.param("two-person", "not_supported", id="a chain of two steps"),
+    pytest.param("dispatch", "not_supported", id="a dispatch by the gate itself"),
+    pytest.param("absent-chain", "decision_malformed", id="a chain that is not there"),
+    pytest.param("redact", "not_supported", id="redacted arguments"),
+    pytest.param("redact-response", "not_supported", id="a redacted answer"),
+]
+
+
+@pytest.mark.parametrize(("word", "reason"), UNENFORCED)
+def test_denied_and_nothing_is_sent_when_the_policy_asks_for_what_is_not_enforced(
+    ruled: GateProcess, upstream: HostileUpstream, word: str, reason: str
+) -> None:
+    answer = _post(ruled, {"event": "unenforced"}, f"/c/webhook/{word}")
+    assert (answer.status, answer.code) == (403, "denied")
+    assert [each["code"] for each in answer.json()["reasons"]] == [reason]
+    assert _sent(upstream, f"/{word} ") == 0
 
 
 # --- people who have a moment only --------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ NOT_YET = {
     "budget_exhausted": "there are no budgets in this version; a budget obligation is `denied`, `not_supported`",
     "quarantined": "nothing puts a caller or a target into quarantine in this version",
     "window_closed": "windows are conditions of rules; no obligation names one by now",
-    "agent_unavailable": "there are no agents in this version; a manifest's placement is refused",
+    "agent_unavailable": "there are no agents in this version, so no call waits for one",
 }
 BAD_REQUESTS = {
     "no token": "test_bad_requests::test_gate_refuses_when_there_is_no_token",
