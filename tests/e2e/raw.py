@@ -50,6 +50,23 @@ def exchange(url: str, *pieces: bytes, hold_open: bool = False) -> Answer:
         return _read(link)
 
 
+def conversation(url: str, *pieces: bytes) -> bytes:
+    """Send the pieces over one connection and read everything until the server ends it; the sending side stays open."""
+    parts = urlsplit(url)
+    raw = bytearray()
+    with socket.create_connection((parts.hostname, parts.port), timeout=ANSWER_SECONDS) as link:
+        try:
+            for piece in pieces:
+                link.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the answer may already be there
+        while chunk := _receive(link):
+            raw += chunk
+            if len(raw) > ANSWER_MAX_BYTES:
+                raise AssertionError(f"more than {ANSWER_MAX_BYTES} bytes of answers")
+    return bytes(raw)
+
+
 def _read(link: socket.socket) -> Answer:
     raw = bytearray()
     while b"\r\n\r\n" not in raw:
