@@ -24,7 +24,7 @@ from bundles.errors import BundleMisuse, BundleRefused, BundleUnavailable
 from bundles.jws import PrivateKey, default_algorithm, sign_jws
 from bundles.keys import load_private_key, public_pem
 from bundles.manifest import load_manifests
-from bundles.profile import PROFILE, Finding, check_data_shapes, is_cacheable, lint, string_literals
+from bundles.profile import PROFILE, Finding, check_data_shapes, is_cacheable, lint, lint_tests, string_literals
 from bundles.samples import sample_inputs
 from bundles.sequence import SequenceFile, write_durably
 from bundles.source import read_source
@@ -120,7 +120,8 @@ def compile_policy(source: Path, *, opa: Opa, agreement: Agreement | None, progr
     opa.check(sources.rego, capabilities=capabilities)
     progress("lint")
     trees = opa.parse(sources.rego)
-    findings = lint(trees, data) + check_data_shapes(data)
+    tests = {name: text for name, text in sources.tests.items() if name.startswith("policies/")}
+    findings = lint(trees, data) + lint_tests(opa.parse(tests)) + check_data_shapes(data)
     errors = [str(finding) for finding in findings if finding.severity == "error"]
     if errors:
         raise BundleRefused("profile_violated", "\n".join(errors))

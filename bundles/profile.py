@@ -62,6 +62,24 @@ def lint(ast_by_file: Mapping[str, JsonValue], data: Mapping[str, JsonValue]) ->
     return findings[:FINDINGS_MAX]
 
 
+def lint_tests(ast_by_file: Mapping[str, JsonValue]) -> list[Finding]:
+    """Findings over the syntax trees of the policies' tests.
+
+    **Security**: a deny in a `*_test.rego` holds in the tests, which pass, and is missing from the bundle.
+    """
+    findings: list[Finding] = []
+    for file in sorted(ast_by_file):
+        tree = ast_by_file[file]
+        if not isinstance(tree, dict):
+            continue
+        for rule in _rules(tree):
+            name = rule["head"]["ref"][0]["value"]
+            if name in _READ_BY_NAME or name == "allow":
+                message = f"tests are left out of the bundle; write `{name}` in a file that is not named *_test.rego"
+                findings.append(Finding(file, _row(rule, 1), "rule_in_test", message))
+    return findings[:FINDINGS_MAX]
+
+
 def check_data_shapes(data: Mapping[str, JsonValue]) -> list[Finding]:
     """Findings for object keys that read as numbers, which OPA's store and Wasm look up differently."""
     findings: list[Finding] = []

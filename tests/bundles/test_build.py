@@ -134,6 +134,10 @@ STOPPED = {
         _put("policies/shop/strict/strict.rego", "package policies.shop.strict\n\ndeny contains 1 if input.action\n"),
         "profile_violated",
     ),
+    "a deny stands among the tests": (
+        _append("policies/shop/shop_test.rego", "\ndeny contains 1 if input.action\n"),
+        "profile_violated",
+    ),
     "the library is in the source": (_put("lib/tidegate/decision.rego", "package tidegate\n"), "source_invalid"),
     "a file has no place": (_put("policies/shop/run.sh", "true"), "source_invalid"),
     "data stands among policies": (_put("policies/shop/data.json", "{}"), "source_invalid"),

@@ -8,7 +8,7 @@ import pytest
 
 from bundles.canonical import JsonValue
 from bundles.compiler import Opa
-from bundles.profile import Finding, check_data_shapes, is_cacheable, lint, string_literals
+from bundles.profile import Finding, check_data_shapes, is_cacheable, lint, lint_tests, string_literals
 
 DATA: dict[str, JsonValue] = {
     "limits": {"list": [{"a": 1}, {"a": 2}], "by_name": {"x": {"a": 1}}, "nested": {"x": [1, 2]}}
@@ -165,6 +165,32 @@ def test_lint_finds_no_nested_rule_when(rule: str, opa_path: Path) -> None:
 def test_lint_leaves_the_librarys_rules_where_they_are_when_it_gathers(opa_path: Path) -> None:
     source = b'package tidegate\n\nobligation.throttle contains "a" if input.x\n'
     assert lint(Opa(opa_path).parse({"lib/tidegate/x.rego": source}), {}) == []
+
+
+IN_TESTS = {
+    "a deny stands among the tests": ("policies.x", "deny contains 1 if input.x", ["rule_in_test"]),
+    "a hold stands in the tests' own package": ("policies.x_test", "require_hitl contains {}", ["rule_in_test"]),
+    "an allow stands among the tests": ("policies.x", "allow contains 1 if input.x", ["rule_in_test"]),
+    "a redaction is a plain set": ("policies.x", 'redact := {"/a"} if input.x', ["rule_in_test"]),
+    "a route has an else": ("policies.x", "route := {1} if input.x\n\nelse := {2}", 2 * ["rule_in_test"]),
+    "a default is given": ("policies.x", "default throttle := set()", ["rule_in_test"]),
+    "there are only tests": ("policies.x", "test_deny if 1 in data.policies.x.deny", []),
+    "a helper of the tests has another name": ("policies.x_test", "denied := data.policies.x.deny", []),
+}
+
+
+@pytest.mark.parametrize(("package", "rule", "codes"), IN_TESTS.values(), ids=IN_TESTS.keys())
+def test_lint_of_tests_finds_what_the_bundle_would_lack_when(
+    package: str, rule: str, codes: list[str], opa_path: Path
+) -> None:
+    trees = Opa(opa_path).parse({"policies/x/x_test.rego": f"package {package}\n\n{rule}\n".encode()})
+    findings = lint_tests(trees)
+    assert [finding.code for finding in findings] == codes
+    assert not findings or (findings[0].row == 3 and "*_test.rego" in findings[0].message)
+
+
+def test_lint_of_tests_passes_over_what_is_no_tree() -> None:
+    assert lint_tests({"policies/x/x_test.rego": None}) == []
 
 
 def test_lint_passes_over_what_is_no_tree() -> None:
