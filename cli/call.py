@@ -1,15 +1,19 @@
-"""``tidegate call INSTANCE ACTION``: a governed call from the shell."""
+"""``tidegate call INSTANCE ACTION``: a governed call from the shell.
+
+A shell has only text, and only the gate knows the action's schema. So ``k=v`` is sent as text, and once more as the number,
+boolean, list or object it spells when the gate answers that text does not fit there; nothing was decided or sent by then.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from cli.gate_call import at_gate
-from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, gate_client
+from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, GateClient, GateRefused, gate_client
 from cli.output import JSON_OPTION, emit, shown
 
 if TYPE_CHECKING:
@@ -33,10 +37,47 @@ def parse_arguments(pairs: list[str]) -> dict[str, Any]:
     return arguments
 
 
+def fitted(pairs: list[str], errors: Any) -> dict[str, Any] | None:
+    """The arguments of ``pairs`` with each ``k=v`` that ``errors`` name read as JSON; None when that changes nothing.
+
+    ``errors`` is the member of that name of a problem ``arguments_invalid``: objects with a JSON Pointer (RFC 6901).
+    """
+    named = {str(error.get("pointer")) for error in errors if isinstance(error, dict)} if errors else set()
+    arguments, untyped = parse_arguments(pairs), {pair.partition("=")[0] for pair in pairs}
+    read = {name: _as_json(arguments[name]) for name in untyped & arguments.keys() if _pointer(name) in named}
+    changed = {name: value for name, value in read.items() if value != arguments[name]}
+    return {**arguments, **changed} if changed else None
+
+
+def _pointer(name: str) -> str:
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _as_json(value: str) -> Any:
+    try:
+        return json.loads(value, parse_constant=_no_constant)
+    except ValueError:
+        return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _send(client: GateClient, document: dict[str, Any], pairs: list[str], headers: dict[str, str]) -> dict[str, Any]:
+    try:
+        return dict(client.request("POST", "/v1/calls", document, headers).json())
+    except GateRefused as refused:
+        arguments = fitted(pairs, refused.problem.get("errors"))
+        if refused.code != "arguments_invalid" or arguments is None:
+            raise
+    return dict(client.request("POST", "/v1/calls", {**document, "arguments": arguments}, headers).json())
+
+
 def call(
     instance: str = typer.Argument(..., help="A configured instance."),
     action: str = typer.Argument(..., help="A tool action, for example servicenow.incident.get."),
-    arg: list[str] = typer.Option([], "--arg", help="k=v for text, k:=JSON for anything else."),
+    arg: list[str] = typer.Option([], "--arg", help="k=v, or k:=JSON to say the type."),
     idempotency_key: str = typer.Option("", "--idempotency-key"),
     ticket: str = typer.Option("", "--ticket"),
     reason: str = typer.Option("", "--reason", help="Shown to approvers as untrusted."),
@@ -58,7 +99,7 @@ def call(
     if reason:
         headers["Tidegate-Reason"] = reason
     client = gate_client(gate, token_file, timeout_seconds=wait + EXTRA_WAIT_SECONDS)
-    answer = at_gate(lambda: client.request("POST", "/v1/calls", document, headers).json(), as_json=as_json)
+    answer = at_gate(lambda: _send(client, document, arg, headers), as_json=as_json)
     emit(as_json, answer, lambda console: _say(console, answer))
 
 

@@ -19,8 +19,10 @@ def at_gate(ask: Callable[[], Result], *, as_json: bool) -> Result:
         fail("gate_unreachable", str(error), status=EXIT_UNAVAILABLE, as_json=as_json)
     except GateRefused as error:
         status = EXIT_UNAVAILABLE if error.status == 503 else EXIT_REFUSED
-        reasons = error.problem.get("reasons")
         detail = str(error)
-        if isinstance(reasons, list) and reasons:
-            detail += " — " + "; ".join(f"{r.get('code')}: {r.get('message')}" for r in reasons if isinstance(r, dict))
+        for member, name in (("reasons", "code"), ("errors", "pointer")):
+            listed = error.problem.get(member)
+            if isinstance(listed, list) and listed:
+                said = (f"{one.get(name)}: {one.get('message')}" for one in listed if isinstance(one, dict))
+                detail += " — " + "; ".join(said)
         fail(error.code, detail, status=status, as_json=as_json)

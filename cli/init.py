@@ -96,7 +96,7 @@ def starter_config() -> dict[str, Any]:
 def write_starter(directory: Path) -> dict[str, Any]:
     """Write the whole directory; what was made. Raises FileExistsError, OSError, BundleError."""
     for name in ("tidegate.yaml", "keys", "bundle", "bundle.tar.gz", "state"):
-        if (directory / name).exists():
+        if os.path.lexists(directory / name):
             raise FileExistsError(f"{directory / name} exists and is left as it is")
     directory.mkdir(parents=True, exist_ok=True)
     keys, state = directory / "keys", directory / "state"
