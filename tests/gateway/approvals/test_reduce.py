@@ -118,9 +118,41 @@ def test_nothing_changes_when_the_approval_has_ended(state: ApprovalState) -> No
         assert caught.value.code == "stale_state"
 
 
+TWO_VOTES = replace(PENDING, steps=(replace(PENDING.steps[0], quorum=2),))
+TWO_STEPS = replace(PENDING, steps=(*PENDING.steps, Step("two", StepState.WAITING, ("boss",), 1)))
+
+CHANGES = {
+    "a vote approves it": (PENDING, cast_vote(PENDING, YES, CAROL, LATER)),
+    "a vote denies it": (PENDING, ENDED[ApprovalState.DENIED]),
+    "its clock runs out": (PENDING, ENDED[ApprovalState.EXPIRED]),
+    "its requester withdraws it": (PENDING, ENDED[ApprovalState.WITHDRAWN]),
+    "it is used up": (APPROVED, ENDED[ApprovalState.CONSUMED]),
+    "one of two votes comes": (TWO_VOTES, cast_vote(TWO_VOTES, YES, CAROL, LATER)),
+    "one of two steps is approved": (TWO_STEPS, cast_vote(TWO_STEPS, YES, CAROL, LATER)),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES.values(), ids=CHANGES.keys())
+def test_version_rises_by_one_when(before: Approval, after: Approval) -> None:
+    assert after.version == before.version + 1
+
+
+@pytest.mark.parametrize("seconds", [1, 2], ids=["the shortest time", "more"])
+def test_approval_opens_when_both_clocks_have_a_second(seconds: int) -> None:
+    given_time = replace(HELD, decide_within_seconds=seconds, use_within_seconds=seconds)
+    approval = open_approval(given_time, approval_id="a", salt=SALT, attach_key=KEY, now=START)
+    assert approval.decide_by == START + seconds * 1000
+
+
+def test_approval_opens_when_its_chain_says_what_it_is_for() -> None:
+    chain = {"steps": [{"role": "x"}], "name": "one", "description": "one person decides"}
+    described = replace(HELD, chain_json=json.dumps(chain))
+    approval = open_approval(described, approval_id="a", salt=SALT, attach_key=KEY, now=START)
+    assert approval.steps == (Step("approve", StepState.PENDING, ("x",), 1),)
+
+
 def test_second_vote_is_refused_when_one_person_has_two_tokens() -> None:
-    two = replace(PENDING, steps=(replace(PENDING.steps[0], quorum=2),))
-    once = cast_vote(two, YES, CAROL, LATER)
+    once = cast_vote(TWO_VOTES, YES, CAROL, LATER)
     assert once.state is ApprovalState.PENDING
     with pytest.raises(ApprovalRefused) as caught:
         cast_vote(once, YES, Voter(roles=("approver", "operator")), LATER)
@@ -129,9 +161,10 @@ def test_second_vote_is_refused_when_one_person_has_two_tokens() -> None:
 
 
 def test_next_step_is_pending_when_one_of_two_is_approved() -> None:
-    second = Step("two", StepState.WAITING, ("boss",), 1)
-    once = cast_vote(replace(PENDING, steps=(*PENDING.steps, second)), YES, CAROL, LATER)
+    once = cast_vote(TWO_STEPS, YES, CAROL, LATER)
     assert [step.state for step in once.steps] == [StepState.APPROVED, StepState.PENDING]
+    with pytest.raises(ApprovalRefused, match="one vote"):
+        cast_vote(once, YES, Voter(roles=("boss",)), LATER)
     assert cast_vote(once, YES, Voter(id="eve", roles=("boss",)), LATER).state is ApprovalState.APPROVED
     stuck = replace(once, steps=(once.steps[0],))
     with pytest.raises(ApprovalRefused, match="no step"):
