@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final
 
 import typer
 from rich.console import Console
@@ -30,20 +30,21 @@ from bundles.build import (
 )
 from bundles.canonical import JsonValue, sha256_hex
 from bundles.compiler import find_opa
-from bundles.errors import BundleError, BundleMisuse, BundleUnavailable
+from bundles.errors import BundleMisuse, BundleUnavailable
 from bundles.keys import load_private_key, load_verifying_key
 from bundles.sequence import write_durably
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, read_sequence, verify_bundle
-from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, JSON_OPTION, emit, fail, shown
+from cli.bundle_errors import guarded
+from cli.bundle_service import TOKEN_FILE, inspect_remote, register
+from cli.output import JSON_OPTION, emit, shown
 from cli.token import ttl_seconds
 from pdp.agreement import Difference, agree
-from pdp.errors import PdpError
 
 app = typer.Typer(help="Build, sign, verify and inspect signed bundles.", no_args_is_help=True)
 
-T = TypeVar("T")
-
 ARCHIVE: Final = typer.Argument(..., help="The bundle archive.", dir_okay=False)
+OPTIONAL_ARCHIVE: Final = typer.Argument(None, help="The bundle archive.", dir_okay=False)
+REMOTE: Final = typer.Option(None, "--remote", help="The address at a bundle service, instead of an archive.")
 SOURCE: Final = typer.Argument(..., help="The source directory.", file_okay=False)
 TRUSTED: Final = typer.Option(..., "--key", help="The trusted key (public or private PEM).", dir_okay=False)
 KEY: Final = typer.Option(..., "--key", help="The private signing key (PEM, 0600).", dir_okay=False)
@@ -126,7 +127,7 @@ def build(
                 source, key=signing.key, out=signing.out, options=options, agreement=_agreement, progress=steps.begin
             )
 
-    built = _guarded(work, as_json)
+    built = guarded(work, as_json)
     policy = built.policy
     document = {
         "path": str(built.path),
@@ -164,7 +165,7 @@ def sign(signing: _Signing, archive: Path = ARCHIVE, as_json: bool = JSON_OPTION
         write_durably(signing.out, signed)
         return {"path": str(signing.out), "sequence": wanted, "digest": f"sha256:{sha256_hex(signed)}"}
 
-    done = _guarded(work, as_json)
+    done = guarded(work, as_json)
     emit(as_json, done, lambda console: console.print(f"Signed {shown(done['path'])}: sequence {done['sequence']}"))
 
 
@@ -190,7 +191,7 @@ def verify(
             check_rebuild(trusted, opa=find_opa())
         return trusted
 
-    trusted = _guarded(work, as_json)
+    trusted = guarded(work, as_json)
     document = {
         "verified": True,
         "rebuilt": rebuild,
@@ -212,9 +213,22 @@ def verify(
 
 
 @app.command()
-def inspect(archive: Path = ARCHIVE, as_json: bool = JSON_OPTION) -> None:
-    """Say what an archive holds; verifies nothing."""
-    document = _guarded(lambda: inspect_bundle(_read(archive)), as_json)
+def inspect(
+    archive: Path | None = OPTIONAL_ARCHIVE,
+    remote: str | None = REMOTE,
+    token_file: Path | None = TOKEN_FILE,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Say what an archive holds, here or at a bundle service; verifies nothing."""
+
+    def work() -> dict[str, Any]:
+        if remote is not None and archive is None:
+            return inspect_remote(remote, token_file)
+        if archive is None or remote is not None:
+            raise BundleMisuse("archive_missing", "name an archive, or --remote and its address")
+        return dict(inspect_bundle(_read(archive)))
+
+    document = guarded(work, as_json)
 
     def words(console: Console) -> None:
         for field, value in document.items():
@@ -268,20 +282,4 @@ def _read(archive: Path) -> bytes:
         raise BundleUnavailable("bundle_missing", f"{archive}: {missing.strerror}") from missing
 
 
-def _guarded(work: Callable[[], T], as_json: bool) -> T:
-    """Run ``work``; an error of ours ends the command with its code and page 3's exit status."""
-    try:
-        return work()
-    except BundleError as failure:
-        _fail(failure, as_json)
-    except PdpError as failure:
-        fail(failure.code, str(failure), status=EXIT_REFUSED, as_json=as_json)
-
-
-def _fail(failure: BundleError, as_json: bool) -> NoReturn:
-    status = EXIT_REFUSED
-    if isinstance(failure, BundleUnavailable):
-        status = EXIT_UNAVAILABLE
-    elif isinstance(failure, BundleMisuse):
-        status = EXIT_USAGE
-    fail(failure.code, failure.detail, status=status, as_json=as_json)
+register(app)

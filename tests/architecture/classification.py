@@ -94,10 +94,13 @@ SHELL: frozenset[str] = frozenset(
     bundles.keys
     bundles.sequence
     bundles.service
+    bundles.service_client
     bundles.service_store
     bundles.source
     cli.approvals
     cli.bundle
+    cli.bundle_errors
+    cli.bundle_service
     cli.call
     cli.doctor
     cli.gate_call
