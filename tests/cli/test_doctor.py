@@ -1,0 +1,127 @@
+"""`tidegate doctor` and `gateway check`: what is hardly meant so, and who else writes the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.doctor import writers
+from cli.gateway import issuer_findings, policy_findings
+from gateway.config import Document
+from tests.e2e.harness import GateProcess, edit_config, free_port, read_config, tidegate
+
+READING, WRITING, APPENDING = "0100000", "0100002", "02001"
+
+
+@pytest.fixture
+def copied(starter_directory: Path, tmp_path: Path) -> Path:
+    """A starter directory that may be changed."""
+    return Path(shutil.copytree(starter_directory, tmp_path / "gate"))
+
+
+def _with_issuer(directory: Path, **more: Any) -> None:
+    """Add an issuer that is not for development."""
+    issuers = read_config(directory)["identity"]["issuers"]
+    added = {
+        "issuer": "https://issuer.example",
+        "audience": "tidegate",
+        "jwks": "file:keys/issuer.jwks.json",
+        "tenants": ["acme"],
+        **more,
+    }
+    edit_config(directory, {"identity": {"issuers": [*issuers, added]}})
+
+
+def test_check_and_doctor_name_an_issuer_when_it_grants_no_role(copied: Path) -> None:
+    _with_issuer(copied)
+    config = str(copied / "tidegate.yaml")
+    checked, doctor = tidegate("gateway", "check", "--config", config), tidegate("doctor", "--config", config)
+    assert (checked.returncode, doctor.returncode) == (0, 1)
+    for said in (checked.stdout, doctor.stdout):
+        assert "the issuer https://issuer.example names no roles" in said
+        assert "roles: []" in said
+
+
+@pytest.mark.parametrize("roles", [[], ["triage"]], ids=["none on purpose", "one"])
+def test_doctor_finds_nothing_when_the_issuer_says_its_roles(copied: Path, roles: list[str]) -> None:
+    _with_issuer(copied, roles=roles)
+    done = tidegate("doctor", "--json", "--config", str(copied / "tidegate.yaml"))
+    assert (done.returncode, json.loads(done.stdout)["findings"]) == (0, [])
+
+
+def test_issuer_findings_are_empty_when_it_is_for_development(starter_directory: Path) -> None:
+    assert issuer_findings(Document.model_validate(read_config(starter_directory))) == []
+
+
+def test_policy_findings_name_every_instance_without_policy() -> None:
+    assert [found.what.split()[2] for found in policy_findings(["a", "b"])] == ["a", "b"]
+    assert policy_findings([]) == []
+
+
+def _process(processes: Path, number: str, opened: Path, flags: str) -> None:
+    """A process as the kernel shows it, with one open file."""
+    (processes / number / "fd").mkdir(parents=True)
+    (processes / number / "fdinfo").mkdir()
+    os.symlink(opened, processes / number / "fd" / "3")
+    (processes / number / "fdinfo" / "3").write_text(f"pos:\t0\nflags:\t{flags}\nmnt_id:\t29\n")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "tidegate.db"
+    path.write_bytes(b"")
+    return path
+
+
+def test_writers_are_those_that_have_the_store_open_for_writing(store: Path, tmp_path: Path) -> None:
+    other, processes = tmp_path / "other.db", tmp_path / "proc"
+    other.write_bytes(b"")
+    os.symlink(store, tmp_path / "by another name")
+    _process(processes, "30", store, WRITING)
+    _process(processes, "4", tmp_path / "by another name", APPENDING)
+    _process(processes, "5", store, READING)
+    _process(processes, "6", other, WRITING)
+    _process(processes, "7", tmp_path / "gone", WRITING)
+    (processes / "8").mkdir()
+    (processes / "sys").mkdir()
+    assert writers(store, processes) == [4, 30]
+
+
+@pytest.mark.parametrize("missing", ["tidegate.db", "proc"])
+def test_writers_are_unknown_when_there_is_no(store: Path, tmp_path: Path, missing: str) -> None:
+    _process(tmp_path / "proc", "3", store, WRITING)
+    shutil.rmtree(tmp_path / "proc") if missing == "proc" else store.unlink()
+    assert writers(store, tmp_path / "proc") == []
+
+
+def test_writers_are_ourselves_when_we_write(store: Path) -> None:
+    with store.open("r+b"):
+        assert writers(store) == [os.getpid()]
+    with store.open("rb"):
+        assert writers(store) == []
+
+
+def test_doctor_names_both_processes_when_two_gates_run_on_one_store(copied: Path) -> None:
+    for name in ("gate", "metrics"):
+        edit_config(copied, {"listen": {name: f"127.0.0.1:{free_port()}"}})
+    config = str(copied / "tidegate.yaml")
+    with GateProcess.start(copied) as first:
+        assert tidegate("doctor", "--config", config).returncode == 0
+        second = copied.parent / "second"
+        second.mkdir()
+        for name in ("keys", "bundle.tar.gz", "state"):
+            os.symlink(copied / name, second / name)
+        shutil.copy(copied / "tidegate.yaml", second / "tidegate.yaml")
+        edit_config(second, {"listen": {name: f"127.0.0.1:{free_port()}" for name in ("gate", "metrics")}})
+        with GateProcess.start(second) as other:
+            done = tidegate("doctor", "--config", config)
+            pids = sorted((first.process.pid, other.process.pid))
+            assert done.returncode == 1
+            assert f"is written by the processes {pids[0]}, {pids[1]}" in done.stdout
+            assert "stop all gates but one" in done.stdout
+    assert tidegate("doctor", "--config", config).returncode == 0
