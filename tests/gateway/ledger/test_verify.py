@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.ledger.record import GENESIS_HASH, LogId, Position, freeze, leaf_hash, seal
+from gateway.ledger.record import GENESIS_HASH, RECORD_MAX_BYTES, LogId, Position, freeze, leaf_hash, seal
 from gateway.ledger.verify import LogBroken, LogHead, LogVerifier
 from tests.gateway.store.build import LOG, OTHER_LOG, draft
 
@@ -82,9 +82,17 @@ def members(record: bytes, **changes: object) -> bytes:
         pytest.param([members(GOOD[0], v=2)], "record_members", 0, id="another version"),
         pytest.param([members(GOOD[0], seq="0")], "record_members", 0, id="a number as text"),
         pytest.param([members(GOOD[0], prev="A" * 64)], "record_members", 0, id="no hash in prev"),
+        pytest.param([members(GOOD[0], seq=True)], "record_members", 0, id="a truth for a number"),
+        pytest.param([members(GOOD[0], prev=0)], "record_members", 0, id="a number in prev"),
+        pytest.param([members(GOOD[0], prev="a" * 65)], "record_members", 0, id="a hash too long"),
         pytest.param([members(GOOD[0], hlc=[1])], "record_members", 0, id="half a clock"),
+        pytest.param([members(GOOD[0], hlc=[1, 0, 0])], "record_members", 0, id="a clock and a half"),
+        pytest.param([members(GOOD[0], hlc=None)], "record_members", 0, id="no clock"),
+        pytest.param([members(GOOD[0], hlc=7)], "record_members", 0, id="a clock that is a number"),
+        pytest.param([members(GOOD[0], hlc=[1, True])], "record_members", 0, id="a clock that counts truths"),
         pytest.param(chain(1, log=OTHER_LOG), "record_log", 0, id="another tenant's record"),
         pytest.param([GOOD[0], members(GOOD[1], hlc=[1, 0])], "record_hlc", 1, id="the clock goes back"),
+        pytest.param([GOOD[0], members(GOOD[1], hlc=[1000, 0])], "record_hlc", 1, id="the clock stands still"),
     ],
 )
 def test_verifier_names_the_place_when_the_log_was_changed(records: list[bytes], code: str, seq: int) -> None:
@@ -99,6 +107,43 @@ def test_verifier_finds_it_when_the_store_skips_a_number() -> None:
     with pytest.raises(LogBroken) as caught:
         verifier.feed(GOOD[1], 2)
     assert caught.value.code == "record_missing"
+
+
+def test_verifier_accepts_it_when_only_the_clocks_counter_rises() -> None:
+    check([GOOD[0], members(GOOD[1], hlc=[1000, 1])])
+
+
+@pytest.mark.parametrize(
+    ("head", "code", "words"),
+    [
+        pytest.param(LogHead(LOG, 7, leaf_hash(GOOD[-1])), "log_truncated", "promises 7", id="promises one more"),
+        pytest.param(LogHead(LOG, 5, leaf_hash(GOOD[4])), "log_head", "only 5", id="knows one less"),
+        pytest.param(LogHead(LOG, 6, leaf_hash(GOOD[4])), "log_head", "another last", id="names another record"),
+    ],
+)
+def test_verifier_says_what_is_wrong_when_the_head(head: LogHead, code: str, words: str) -> None:
+    with pytest.raises(LogBroken, match=words) as caught:
+        check(GOOD, head)
+    assert (caught.value.code, caught.value.seq, caught.value.log) == (code, 6, LOG)
+
+
+def test_verifier_takes_a_record_when_it_has_the_most_bytes_and_none_when_it_has_one_more() -> None:
+    room = RECORD_MAX_BYTES - len(members(GOOD[0], actor=""))
+    largest, larger = members(GOOD[0], actor="a" * room), members(GOOD[0], actor="a" * (room + 1))
+    assert len(largest) == RECORD_MAX_BYTES
+    check([largest])
+    with pytest.raises(LogBroken, match="larger than a record may be"):
+        check([larger])
+
+
+def test_verifier_accepts_an_empty_tail_when_it_starts_at_the_end() -> None:
+    LogVerifier(LOG, next_seq=6, prev=None).finish(HEAD)
+
+
+def test_verifier_finds_it_when_an_empty_tail_starts_at_another_record() -> None:
+    with pytest.raises(LogBroken) as caught:
+        LogVerifier(LOG, next_seq=6, prev=leaf_hash(GOOD[4])).finish(HEAD)
+    assert caught.value.code == "log_head"
 
 
 def test_verifier_accepts_a_tail_when_it_starts_in_the_middle() -> None:
