@@ -2,15 +2,19 @@
 
 Makes a starter directory when there is none, starts **stand-ins** of the services (no real one is touched) and the gate,
 sends the triage scenario through it, and tells what happened in plain words. Without ``--once`` the gate is left running
-until Ctrl-C. Exit 0 when everything went as told, 1 when not, 3 when something could not start.
+until Ctrl-C or SIGTERM, which end everything that was started. Exit 0 when everything went as told, 1 when not, 3 when
+something could not start.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from examples.quickstart.processes import Processes, StartFailed
 from examples.quickstart.scenario import Scenario, WentOtherwise
@@ -29,9 +33,14 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
+def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Run it; the exit code says how it went."""
     arguments = _arguments(given)
+    signal.signal(signal.SIGTERM, _end)
     processes = Processes(arguments.dir, free_ports=arguments.free_ports)
     try:
         processes.prepare()
