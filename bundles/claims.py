@@ -97,9 +97,9 @@ def _text(payload: Mapping[str, JsonValue], claim: str) -> str:
 
 
 def _instant(payload: Mapping[str, JsonValue], claim: str) -> int | None:
-    value = payload.get(claim)
-    if value is None and claim not in payload:
+    if claim not in payload:
         return None
+    value = payload[claim]
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise BundleRefused("bundle_claims_invalid", f"{claim} is a whole number")
     return value
