@@ -48,7 +48,10 @@ class Finding:
 
 
 def lint(ast_by_file: Mapping[str, JsonValue], data: Mapping[str, JsonValue]) -> list[Finding]:
-    """Findings over the syntax trees of the files that go into a bundle (no tests)."""
+    """Findings over the syntax trees of the files that go into a bundle (no tests).
+
+    **Security**: errors come before warnings, so that no number of warnings pushes an error over the limit.
+    """
     findings: list[Finding] = []
     for file in sorted(ast_by_file):
         tree = ast_by_file[file]
@@ -59,7 +62,7 @@ def lint(ast_by_file: Mapping[str, JsonValue], data: Mapping[str, JsonValue]) ->
         for rule in _rules(tree):
             findings += _lint_head(file, rule)
             findings += _lint_rule(file, rule, aliases, data)
-    return findings[:FINDINGS_MAX]
+    return sorted(findings, key=lambda finding: finding.severity != "error")[:FINDINGS_MAX]
 
 
 def lint_tests(ast_by_file: Mapping[str, JsonValue]) -> list[Finding]:
@@ -94,7 +97,7 @@ def check_data_shapes(data: Mapping[str, JsonValue]) -> list[Finding]:
                 pending.append((here, item))
         elif isinstance(node, list):
             pending += [(f"{pointer}/{index}", item) for index, item in enumerate(node)]
-    return findings
+    return findings[:FINDINGS_MAX]
 
 
 def is_cacheable(ast_by_file: Mapping[str, JsonValue]) -> bool:

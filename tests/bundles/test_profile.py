@@ -8,7 +8,7 @@ import pytest
 
 from bundles.canonical import JsonValue
 from bundles.compiler import Opa
-from bundles.profile import Finding, check_data_shapes, is_cacheable, lint, lint_tests, string_literals
+from bundles.profile import FINDINGS_MAX, Finding, check_data_shapes, is_cacheable, lint, lint_tests, string_literals
 
 DATA: dict[str, JsonValue] = {
     "limits": {"list": [{"a": 1}, {"a": 2}], "by_name": {"x": {"a": 1}}, "nested": {"x": [1, 2]}}
@@ -211,6 +211,23 @@ def test_data_is_found_when_a_key_reads_as_a_number(key: str) -> None:
 @pytest.mark.parametrize("key", TEXTUAL)
 def test_data_is_clean_when_no_key_reads_as_a_number(key: str) -> None:
     assert check_data_shapes({"a": [{"b": {key: 1}}]}) == []
+
+
+@pytest.mark.parametrize("count", [FINDINGS_MAX, FINDINGS_MAX + 1])
+def test_findings_end_at_their_limit_when_there_are_more(count: int, opa_path: Path) -> None:
+    rules = "".join(f"b{number}.deny contains 1 if input.x\n" for number in range(count))
+    trees = Opa(opa_path).parse({POLICY: f"package policies.x\n\n{rules}".encode()})
+    assert len(lint(trees, {})) == FINDINGS_MAX
+    assert len(check_data_shapes({"a": {str(number): {} for number in range(count)}})) == FINDINGS_MAX
+    assert len(check_data_shapes({"a": [{str(number): {}} for number in range(count)]})) == FINDINGS_MAX
+
+
+def test_errors_are_kept_when_warnings_reach_the_limit_before_them(opa_path: Path) -> None:
+    rules = "".join(f"deny contains {number} if 1 / input.n == 1\n" for number in range(FINDINGS_MAX))
+    source = f"package policies.x\n\n{rules}deny contains 1 if data.limits.list[input.i].a == 1\n"
+    findings = lint(Opa(opa_path).parse({POLICY: source.encode()}), DATA)
+    assert len(findings) == FINDINGS_MAX
+    assert [finding.code for finding in findings if finding.severity == "error"] == ["list_index"]
 
 
 CACHE = {
