@@ -213,6 +213,23 @@ def test_data_is_clean_when_no_key_reads_as_a_number(key: str) -> None:
     assert check_data_shapes({"a": [{"b": {key: 1}}]}) == []
 
 
+FALLIBLE = {
+    "a deny divides": ("deny contains 1 if 1 / input.n == 1", ["fallible_restriction"]),
+    "a hold reads a number": ("require_hitl contains 1 if to_number(input.n) > 1", ["fallible_restriction"]),
+    "a redaction has a remainder": ("redact contains 1 if input.n % 2 == 1", ["fallible_restriction"]),
+    "an allow divides": ("allow contains 1 if 1 / input.n == 1", []),
+    "a helper divides": ("half := input.n / 2", []),
+    "a deny adds": ("deny contains 1 if input.n + 1 == 2", []),
+}
+
+
+@pytest.mark.parametrize(("rule", "codes"), FALLIBLE.values(), ids=FALLIBLE.keys())
+def test_lint_warns_of_what_can_fail_only_in_a_restriction_when(rule: str, codes: list[str], opa_path: Path) -> None:
+    findings = lint(Opa(opa_path).parse({POLICY: f"package policies.x\n\n{rule}\n".encode()}), {})
+    assert [finding.code for finding in findings] == codes
+    assert all(finding.severity == "warning" for finding in findings)
+
+
 @pytest.mark.parametrize("count", [FINDINGS_MAX, FINDINGS_MAX + 1])
 def test_findings_end_at_their_limit_when_there_are_more(count: int, opa_path: Path) -> None:
     rules = "".join(f"b{number}.deny contains 1 if input.x\n" for number in range(count))
