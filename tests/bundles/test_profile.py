@@ -34,6 +34,13 @@ FOUND = {
     "replace looks for what input says": ('replace(input.s, input.t, "") == ""', "empty_replace"),
     "replace looks for nothing": ('replace(input.s, "", "x") == ""', "empty_replace"),
     "replace_n looks for nothing": ('strings.replace_n({"": "x"}, input.s) == ""', "empty_replace"),
+    "replace_n takes its texts from input": ('strings.replace_n(input.m, input.s) == ""', "empty_replace"),
+    "replace_n takes its texts from a name": ('m := {"a": "b"}; strings.replace_n(m, input.s) == ""', "empty_replace"),
+    "replace_n looks for what input says": ('strings.replace_n({input.t: "b"}, input.s) == ""', "empty_replace"),
+    "replace takes its text from a name": ('t := "a"; replace(input.s, t, "") == ""', "empty_replace"),
+    "a pattern is put together": ('regex.match(concat("", ["a", input.p]), input.s)', "pattern_outside_profile"),
+    "a pattern is tried": ("regex.is_valid(input.p)", "pattern_outside_profile"),
+    "a pattern names a letter beyond ASCII": ("regex.match(`ä`, input.s)", "pattern_outside_profile"),
     "with stands outside a test": ("input.a with input as {}", "with_outside_test"),
     "a restriction can fail": ("1 / input.n == 1", "fallible_restriction"),
 }
