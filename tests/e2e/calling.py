@@ -20,6 +20,11 @@ POLL_SECONDS = 0.05
 T = TypeVar("T")
 
 
+def host(gate: GateProcess) -> str:
+    """What a client of this gate puts into ``Host``."""
+    return gate.url.removeprefix("http://")
+
+
 def call(
     gate: GateProcess,
     method: str,
@@ -31,7 +36,12 @@ def call(
 ) -> Answer:
     """One call as the triage bot, or with another token."""
     bearer = token or gate.token("triage-bot", "triage")
-    sent = {"Authorization": f"Bearer {bearer}", **(JSON_TYPE if body is not None else {}), **(headers or {})}
+    sent = {
+        "Host": host(gate),
+        "Authorization": f"Bearer {bearer}",
+        **(JSON_TYPE if body is not None else {}),
+        **(headers or {}),
+    }
     payload = json.dumps(body).encode() if body is not None else None
     return exchange(gate.url, request(method, target, sent, payload), hold_open=True)
 

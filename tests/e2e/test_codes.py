@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.calling import JSON_TYPE, LIST, call, meanwhile, until
+from tests.e2e.calling import JSON_TYPE, LIST, call, host, meanwhile, until
 from tests.e2e.harness import GateProcess, edit_config, free_port, init_directory, tidegate
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import Answer, exchange, request
@@ -216,15 +216,61 @@ def test_still_running_when_the_key_is_in_use(harsh: GateProcess, upstream: Host
     assert len([line for line in upstream.asked if "hang-1" in line]) == 1
 
 
+def test_outcome_unknown_and_nothing_is_sent_when_the_key_of_an_unknown_call_is_repeated(
+    harsh: GateProcess, upstream: HostileUpstream
+) -> None:
+    target, body, headers = f"{LIST}/close-keyed", {"short_description": "lost"}, {"Idempotency-Key": "lost-1"}
+    first = call(harsh, "PATCH", target, body, headers=headers)
+    second = call(harsh, "PATCH", target, body, headers=headers)
+    assert (first.status, first.code) == (504, "outcome_unknown")
+    assert (second.status, second.code) == (504, "outcome_unknown")
+    assert second.json()["earlier"] == first.headers["tidegate-call"]
+    assert len([line for line in upstream.asked if "close-keyed" in line]) == 1
+
+
 # --- switches -----------------------------------------------------------------------------------------------------
-def test_killed_until_cleared_when_a_switch_is_set(harsh: GateProcess) -> None:
-    operator = harsh.token("op", "operator")
-    scope = "/v1/switches/tenant/acme/connector/servicenow"
-    assert call(harsh, "PUT", scope, {"reason": "tested"}, token=operator).status == 200
+SCOPES = [
+    pytest.param("tenant/acme", id="the tenant"),
+    pytest.param("tenant/acme/connector/servicenow", id="the connector"),
+    pytest.param("tenant/acme/action/servicenow.incident.list", id="the action"),
+    pytest.param("tenant/acme/subject/triage-bot", id="the subject"),
+]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_killed_until_cleared_when_a_switch_is_set(harsh: GateProcess, upstream: HostileUpstream, scope: str) -> None:
+    operator, switch = harsh.token("op", "operator"), f"/v1/switches/{scope}"
+    assert call(harsh, "PUT", switch, {"reason": "tested"}, token=operator).status == 200
+    before = len(upstream.asked)
     answer = call(harsh, "GET", LIST)
+    assert call(harsh, "DELETE", switch, token=operator).status == 200
     assert (answer.status, answer.code) == (403, "killed")
-    assert call(harsh, "DELETE", scope, token=operator).status == 200
+    assert len(upstream.asked) == before
     assert call(harsh, "GET", LIST).status == 200
+
+
+def test_call_is_made_when_the_switches_that_are_set_cover_others(harsh: GateProcess) -> None:
+    operator = harsh.token("op", "operator")
+    others = ["connector/github", "action/servicenow.incident.read", "subject/triage-bo"]
+    switches = [f"/v1/switches/tenant/acme/{other}" for other in others]
+    for switch in switches:
+        assert call(harsh, "PUT", switch, {"reason": "tested"}, token=operator).status == 200
+    answer = call(harsh, "GET", LIST)
+    for switch in switches:
+        assert call(harsh, "DELETE", switch, token=operator).status == 200
+    assert answer.status == 200
+
+
+FOREIGN = [
+    pytest.param("tenant/globex", id="another tenant"),
+    pytest.param("tenant/acme/weather/rain", id="a scope that is none"),
+]
+
+
+@pytest.mark.parametrize("scope", FOREIGN)
+def test_not_found_when_the_switch_is_not_the_callers_to_set(harsh: GateProcess, scope: str) -> None:
+    answer = call(harsh, "PUT", f"/v1/switches/{scope}", {"reason": "x"}, token=harsh.token("op", "operator"))
+    assert (answer.status, answer.code) == (404, "not_found")
 
 
 # --- upstream -----------------------------------------------------------------------------------------------------
@@ -273,14 +319,25 @@ def test_upstream_failed_when_the_upstream_cuts_its_answer(harsh: GateProcess) -
 
 # --- slow and large -----------------------------------------------------------------------------------------------
 def test_too_slow_when_the_head_does_not_end(harsh: GateProcess) -> None:
-    answer = exchange(harsh.url, f"GET {LIST} HTTP/1.1\r\nHost: gate.test\r\n".encode(), hold_open=True)
+    answer = exchange(harsh.url, f"GET {LIST} HTTP/1.1\r\nHost: {host(harsh)}\r\n".encode(), hold_open=True)
     assert (answer.status, answer.code) == (408, "too_slow")
 
 
-def test_too_slow_when_the_body_does_not_end(harsh: GateProcess) -> None:
+SLOW_BODIES = [
+    pytest.param("POST", LIST, {"Content-Length": "100"}, b"{", id="a length that is never reached"),
+    pytest.param("POST", LIST, {"Transfer-Encoding": "chunked"}, b"2\r\n{}\r\n", id="chunks without an end"),
+    pytest.param("POST", LIST, {"Content-Length": "100"}, b"", id="nothing at all"),
+    pytest.param("POST", "/v1/calls", {"Content-Length": "100"}, b"{", id="a governed call"),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "framing", "begun"), SLOW_BODIES)
+def test_too_slow_when_the_body_does_not_end(
+    harsh: GateProcess, method: str, target: str, framing: dict[str, str], begun: bytes
+) -> None:
     token = harsh.token("triage-bot", "triage")
-    headers = {"Authorization": f"Bearer {token}", **JSON_TYPE, "Content-Length": "100"}
-    answer = exchange(harsh.url, request("POST", LIST, headers), b"{", hold_open=True)
+    headers = {"Host": host(harsh), "Authorization": f"Bearer {token}", **JSON_TYPE, **framing}
+    answer = exchange(harsh.url, request(method, target, headers), begun, hold_open=True)
     assert (answer.status, answer.code) == (408, "too_slow")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.calling import LIST, call, meanwhile, until
+from tests.e2e.calling import LIST, call, host, meanwhile, until
 from tests.e2e.harness import GateProcess, edit_config, init_directory
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import Answer, exchange, request
@@ -80,7 +80,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory, upstream: HostileUpstrea
 
 
 def _readiness(gate: GateProcess) -> Answer:
-    return exchange(gate.url, request("GET", "/health/ready"))
+    return exchange(gate.url, request("GET", "/health/ready", {"Host": host(gate)}))
 
 
 def _await_readiness(gate: GateProcess, status: int) -> Answer:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.calling import LIST, call, until
+from tests.e2e.calling import LIST, call, host, until
 from tests.e2e.harness import ROOT, GateProcess, child_environment, edit_config, init_directory, read_config, tidegate
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import Answer, exchange, request
@@ -259,5 +259,5 @@ def test_policy_unavailable_when_no_rulebook_is_in_force(
 
 
 def test_gate_is_not_ready_when_no_rulebook_is_in_force(ungoverned: GateProcess) -> None:
-    answer = exchange(ungoverned.url, request("GET", "/health/ready"))
+    answer = exchange(ungoverned.url, request("GET", "/health/ready", {"Host": host(ungoverned)}))
     assert (answer.status, answer.json()) == (503, {"ready": False, "missing": ["policy"]})

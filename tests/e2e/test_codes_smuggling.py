@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.calling import LIST, call
+from tests.e2e.calling import LIST, call, host
 from tests.e2e.harness import GateProcess, edit_config, init_directory
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import conversation, request
@@ -38,7 +38,7 @@ def fronted(tmp_path_factory: pytest.TempPathFactory, upstream: HostileUpstream)
 
 
 def _bearer(gate: GateProcess) -> dict[str, str]:
-    return {"Authorization": f"Bearer {gate.token('triage-bot', 'triage')}"}
+    return {"Host": host(gate), "Authorization": f"Bearer {gate.token('triage-bot', 'triage')}"}
 
 
 def _hidden(gate: GateProcess) -> bytes:
@@ -46,7 +46,7 @@ def _hidden(gate: GateProcess) -> bytes:
 
 
 def _framed(gate: GateProcess, *framing: str) -> bytes:
-    lines = [f"PATCH {LIST}/a1 HTTP/1.1", "Host: gate.test", "Content-Type: application/json"]
+    lines = [f"PATCH {LIST}/a1 HTTP/1.1", f"Host: {host(gate)}", "Content-Type: application/json"]
     lines += [f"Authorization: {_bearer(gate)['Authorization']}", *framing, "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
