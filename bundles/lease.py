@@ -60,7 +60,7 @@ class Lease:
             if statement.issued_at == held.issued_at and statement.bundle.sequence <= held.bundle.sequence:
                 raise BundleRefused("freshness_replayed", "made at the same second for an earlier bundle")
         remaining = min(statement.expires_at - clocks.wall_seconds, longest_seconds)
-        return Lease(statement, clocks.boot_seconds + remaining, clocks.boot, clocks.wall_seconds)
+        return Lease(statement, clocks.boot_seconds + remaining, clocks.boot, _whole(clocks.wall_seconds))
 
     def remaining_seconds(self, clocks: ClockReading) -> float:
         """How long the lease still holds; 0 when it has ended or never began."""
@@ -76,14 +76,20 @@ class Lease:
         """Whether the bundle may decide at this instant."""
         return self.remaining_seconds(clocks) > 0.0
 
+    def bounds(self) -> tuple[float, float, float]:
+        """Lowest wall time, first wall time and first boot time past the lease: what each call compares with."""
+        if self.statement is None:
+            return 0.0, 0.0, 0.0
+        return self.highest_wall_seconds, float(self.statement.expires_at), self.ends_boot_seconds
+
     def observed(self, clocks: ClockReading) -> Lease:
         """The lease with the wall time remembered, while it holds.
 
         A clock that jumped past the end is not remembered: it ends the lease, and a corrected clock may begin a new one.
         """
-        if not self.holds(clocks) or clocks.wall_seconds <= self.highest_wall_seconds:
+        if not self.holds(clocks) or _whole(clocks.wall_seconds) <= self.highest_wall_seconds:
             return self
-        return replace(self, highest_wall_seconds=clocks.wall_seconds)
+        return replace(self, highest_wall_seconds=_whole(clocks.wall_seconds))
 
     def record(self) -> bytes:
         """What a restart needs, as canonical JSON; the statement in its signed form, so that it is checked again."""
@@ -106,12 +112,7 @@ def restored(raw: bytes, keys: Sequence[TrustedKey], clocks: ClockReading, *, lo
 
     **Security**: whoever can write the record can lengthen a lease only up to the signed ``exp``.
     """
-    try:
-        document = parse_strict(raw, max_bytes=RECORD_MAX_BYTES, max_depth=2)
-    except StrictJsonError as refused:
-        raise BundleRefused("lease_record_invalid", str(refused)) from refused
-    if not isinstance(document, dict) or set(document) != _MEMBERS or document["v"] != 1:
-        raise BundleRefused("lease_record_invalid", "not a lease record of this version")
+    document = _members(raw)
     token, boot = document["statement"], document["boot"]
     ends, highest = _seconds(document["ends_boot_ms"]), _seconds(document["highest_wall_ms"])
     if not isinstance(boot, str) or not isinstance(token, (str, type(None))):
@@ -122,6 +123,26 @@ def restored(raw: bytes, keys: Sequence[TrustedKey], clocks: ClockReading, *, lo
     at_most = clocks.boot_seconds + min(statement.expires_at - clocks.wall_seconds, longest_seconds)
     same_boot = boot != "" and boot == clocks.boot
     return Lease(statement, min(ends, at_most) if same_boot else at_most, clocks.boot, highest)
+
+
+def highest_wall_of(raw: bytes) -> float:
+    """The highest wall time in a record, whoever signed its statement; raises ``lease_record_invalid``."""
+    return _seconds(_members(raw)["highest_wall_ms"])
+
+
+def _members(raw: bytes) -> dict[str, JsonValue]:
+    try:
+        document = parse_strict(raw, max_bytes=RECORD_MAX_BYTES, max_depth=2)
+    except StrictJsonError as refused:
+        raise BundleRefused("lease_record_invalid", str(refused)) from refused
+    if not isinstance(document, dict) or set(document) != _MEMBERS or document["v"] != 1:
+        raise BundleRefused("lease_record_invalid", "not a lease record of this version")
+    return document
+
+
+def _whole(wall_seconds: float) -> float:
+    """Whole seconds, so that the last digits of a clock that is being slewed end no lease."""
+    return float(int(wall_seconds))
 
 
 def _seconds(value: JsonValue) -> float:

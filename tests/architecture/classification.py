@@ -10,6 +10,7 @@ PURE: frozenset[str] = frozenset(
     bundles.archive
     bundles.canonical
     bundles.claims
+    bundles.client_protocol
     bundles.content
     bundles.dsse
     bundles.errors
@@ -90,6 +91,8 @@ PURE: frozenset[str] = frozenset(
 SHELL: frozenset[str] = frozenset(
     """
     bundles.build
+    bundles.client
+    bundles.client_state
     bundles.compiler
     bundles.keys
     bundles.sequence

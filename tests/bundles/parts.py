@@ -39,7 +39,7 @@ LIBRARY = b'package tidegate\n\ndecision := {"effect": "ALLOW"} if count(data.po
 POLICY = b'package policies.x\n\nallow contains "reader" if "reader" in input.subject.properties.roles\n'
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def signing_key(name: str = "ours") -> PrivateKey:
     """One P-256 key per name and run."""
     return ec.generate_private_key(ec.SECP256R1())
