@@ -345,7 +345,7 @@ def _data_aliases(tree: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     aliases: dict[str, tuple[str, ...]] = {}
     for item in tree.get("imports", []):
         path = [part.get("value") for part in item["path"]["value"]]
-        if path[0] == "data" and len(path) > 1:
+        if path[0] == "data":
             aliases[item.get("alias") or path[-1]] = tuple(path[1:])
     return aliases
 

@@ -14,6 +14,8 @@ DATA: dict[str, JsonValue] = {
     "limits": {"list": [{"a": 1}, {"a": 2}], "by_name": {"x": {"a": 1}}, "nested": {"x": [1, 2]}}
 }
 
+POLICY = "policies/x/x.rego"
+
 FOUND = {
     "a list is indexed by input": ("data.limits.list[input.i].a == 1", "list_index"),
     "a list is indexed by a text": ('data.limits.list["0"].a == 1', "list_index"),
@@ -77,14 +79,28 @@ def test_lint_finds_nothing_when(body: str, opa_path: Path) -> None:
     assert _findings(opa_path, body) == []
 
 
+IMPORTS = {
+    "all of data has another name": ("import data as d", "d.limits.list[input.i].a == 1", ["list_index"]),
+    "all of data is imported": ("import data", "data.limits.list[input.i].a == 1", ["list_index"]),
+    "the list itself is imported": ("import data.limits.list", "list[input.i].a == 1", ["list_index"]),
+    "the list has another name": ("import data.limits.list as l", "l[input.i].a == 1", ["list_index"]),
+    "part of input has the list's name": ("import input.limits", "limits.list[input.i] == 1", []),
+    "all of input has another name": ("import input as d", "d.limits.list[input.i] == 1", []),
+}
+
+
+@pytest.mark.parametrize(("line", "body", "codes"), IMPORTS.values(), ids=IMPORTS.keys())
+def test_lint_knows_what_an_import_names_when(line: str, body: str, codes: list[str], opa_path: Path) -> None:
+    source = f"package policies.x\n\n{line}\n\ndeny contains 1 if {{ {body} }}\n"
+    assert [finding.code for finding in lint(Opa(opa_path).parse({POLICY: source.encode()}), DATA)] == codes
+
+
 def test_lint_finds_a_list_index_when_a_function_takes_it(opa_path: Path) -> None:
     source = b"package policies.x\n\nf(i) := 1 if false\n\nelse := data.limits.list[i]\n"
     findings = lint(Opa(opa_path).parse({"policies/x/x.rego": source}), DATA)
     assert [(finding.code, finding.row) for finding in findings] == [("list_index", 5)]
     assert str(findings[0]).startswith("policies/x/x.rego:5: list_index: ")
 
-
-POLICY = "policies/x/x.rego"
 
 MISPLACED = {
     "a policy declares the library's package": (POLICY, "tidegate", "package tidegate does not"),
@@ -273,6 +289,20 @@ def test_policy_is_cacheable_only_when_it_reads_nothing_that_changes(
 ) -> None:
     source = f"package policies.x\n\nallow contains 1 if {body}\n"
     assert is_cacheable(Opa(opa_path).parse({"policies/x/x.rego": source.encode()})) is cacheable
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "cacheable"),
+    [
+        pytest.param("import input as d", "d.context.time == 1", False, id="all of input has another name"),
+        pytest.param("import input.context", "context.time == 1", False, id="the context is imported"),
+        pytest.param("import input.context.clock as c", "c.weekday == 1", False, id="the clock has another name"),
+        pytest.param("import input.subject", "subject.id == 1", True, id="the subject is imported"),
+    ],
+)
+def test_policy_is_cacheable_by_what_it_imports_when(line: str, body: str, cacheable: bool, opa_path: Path) -> None:
+    source = f"package policies.x\n\n{line}\n\nallow contains 1 if {body}\n"
+    assert is_cacheable(Opa(opa_path).parse({POLICY: source.encode()})) is cacheable
 
 
 def test_texts_of_a_policy_are_listed(opa_path: Path) -> None:
