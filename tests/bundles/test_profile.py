@@ -11,7 +11,12 @@ from bundles.compiler import Opa
 from bundles.profile import FINDINGS_MAX, Finding, check_data_shapes, is_cacheable, lint, lint_tests, string_literals
 
 DATA: dict[str, JsonValue] = {
-    "limits": {"list": [{"a": 1}, {"a": 2}], "by_name": {"x": {"a": 1}}, "nested": {"x": [1, 2]}}
+    "limits": {
+        "list": [{"a": 1}, {"a": 2}],
+        "by_name": {"x": {"a": 1}},
+        "nested": {"x": [1, 2]},
+        "matrix": [[1, 2], {"a": 1}],
+    }
 }
 
 POLICY = "policies/x/x.rego"
@@ -28,6 +33,8 @@ FOUND = {
     "a list is indexed by a call": ("data.limits.list[count(input.m)].a == 1", "list_index"),
     "a list is indexed by what a relation put out": ("lower(input.s, i); data.limits.list[i].a == 1", "list_index"),
     "a list behind a name is indexed by input": ("data.limits.nested[input.n][input.i] == 1", "list_index"),
+    "a list in a list is indexed by input": ("data.limits.matrix[0][input.i] == 1", "list_index"),
+    "a list somewhere in a list is indexed by input": ("data.limits.matrix[_][input.i] == 1", "list_index"),
     "a list is indexed in every": ("every i, _ in input.m { data.limits.list[i].a == 1 }", "list_index"),
     "an imported list is indexed by input": ("lim.list[input.i].a == 1", "list_index"),
     "a pattern comes from input": ("regex.match(input.p, input.s)", "pattern_outside_profile"),
@@ -53,6 +60,10 @@ CLEAN = {
     "a list is walked by an iteration variable": "some i; data.limits.list[i].a == 1; i > 0",
     "a list is walked by its own key": "some i, _ in data.limits.list; data.limits.list[i].a == 1",
     "a list is walked in every": "every i, _ in data.limits.list { data.limits.list[i].a == 1 }",
+    "an object in a list is indexed by input": "data.limits.matrix[1][input.i] == 1",
+    "a list is asked for more than it has": "data.limits.matrix[2][input.i] == 1",
+    "a list is asked for less than its first": "data.limits.matrix[-2][input.i] == 1",
+    "nothing in data has the name": "data.limits.absent[input.i] == 1",
     "an object is indexed by input": "data.limits.by_name[input.n].a == 1",
     "a list of input is indexed by input": "input.list[input.i] == 1",
     "a literal list is indexed by input": "[1, 2][input.i] == 1",
