@@ -97,8 +97,8 @@ class Lease:
             "v": 1,
             "statement": self.statement.token if self.statement is not None else None,
             "boot": self.boot,
-            "ends_boot_ms": int(self.ends_boot_seconds * 1000),
-            "highest_wall_ms": int(self.highest_wall_seconds * 1000),
+            "ends_boot_ms": max(0, int(self.ends_boot_seconds * 1000)),
+            "highest_wall_ms": max(0, int(self.highest_wall_seconds * 1000)),
         }
         return canonical_json(document) + b"\n"
 

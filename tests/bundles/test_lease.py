@@ -184,6 +184,12 @@ def test_record_of_no_lease_keeps_the_highest_time_when_read_back() -> None:
     assert kept(held, START) == held
 
 
+def test_record_is_readable_when_the_lease_ended_before_the_machine_started() -> None:
+    started = ClockReading(NOW + 10_000.0, 3.0, "boot-2")
+    ended = kept(leased(), started)
+    assert not kept(ended, started).holds(started)
+
+
 BAD_RECORDS = {
     "is no JSON": b"{",
     "is a list": b"[]",
