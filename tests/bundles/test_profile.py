@@ -8,7 +8,16 @@ import pytest
 
 from bundles.canonical import JsonValue
 from bundles.compiler import Opa
-from bundles.profile import FINDINGS_MAX, Finding, check_data_shapes, is_cacheable, lint, lint_tests, string_literals
+from bundles.profile import (
+    FINDINGS_MAX,
+    NODES_MAX,
+    Finding,
+    check_data_shapes,
+    is_cacheable,
+    lint,
+    lint_tests,
+    string_literals,
+)
 
 DATA: dict[str, JsonValue] = {
     "limits": {
@@ -111,6 +120,13 @@ def test_lint_finds_a_list_index_when_a_function_takes_it(opa_path: Path) -> Non
     findings = lint(Opa(opa_path).parse({"policies/x/x.rego": source}), DATA)
     assert [(finding.code, finding.row) for finding in findings] == [("list_index", 5)]
     assert str(findings[0]).startswith("policies/x/x.rego:5: list_index: ")
+
+
+@pytest.mark.parametrize("count", [NODES_MAX - 1, NODES_MAX, NODES_MAX + 1])
+def test_lint_finds_a_list_index_when_the_list_is_the_last_of_many(count: int, opa_path: Path) -> None:
+    many: dict[str, JsonValue] = {"many": {**{f"k{number}": {} for number in range(count)}, "last": [1]}}
+    source = b"package policies.x\n\ndeny contains 1 if data.many[input.k][input.i] == 1\n"
+    assert [finding.code for finding in lint(Opa(opa_path).parse({POLICY: source}), many)] == ["list_index"]
 
 
 MISPLACED = {
