@@ -7,14 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from tests.e2e.harness import GateProcess
+from tests.e2e.harness import GateProcess, StartFailed, tidegate
 from tests.e2e.raw import Answer, exchange, request
 
 LIST = "/c/servicenow/api/now/table/incident"
 JSON_TYPE = {"Content-Type": "application/json"}
 WAIT_SECONDS = 30.0
+TAIL_RECORDS = 100
 POLL_SECONDS = 0.05
 
 T = TypeVar("T")
@@ -44,6 +45,15 @@ def call(
     }
     payload = json.dumps(body).encode() if body is not None else None
     return exchange(gate.url, request(method, target, sent, payload), hold_open=True)
+
+
+def recorded(gate: GateProcess, answer: Answer) -> list[dict[str, Any]]:
+    """The newest records of the call that an answer names, oldest first."""
+    done = tidegate("ledger", "tail", "-n", str(TAIL_RECORDS), "--json", "--config", str(gate.config))
+    if done.returncode:
+        raise StartFailed(f"tidegate ledger tail: {done.stdout}{done.stderr}")
+    named = answer.headers["tidegate-call"]
+    return [record for record in json.loads(done.stdout)["items"] if record["ids"].get("call") == named]
 
 
 def until(what: str, attempt: Callable[[], T | None], *, seconds: float = WAIT_SECONDS) -> T:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.calling import LIST, call, host, until
-from tests.e2e.harness import ROOT, GateProcess, child_environment, edit_config, init_directory, read_config, tidegate
+from tests.e2e.calling import LIST, call, host, recorded, until
+from tests.e2e.harness import ROOT, GateProcess, child_environment, edit_config, init_directory, read_config
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import Answer, exchange, request
 from tests.e2e.rulebook import add_rules, sign_until
@@ -116,11 +116,8 @@ def test_next_decisions_are_right_when_a_rule_ran_away(ruled: GateProcess) -> No
 
 def test_engine_failed_is_recorded_when_a_rule_runs_away(ruled: GateProcess) -> None:
     answer = _post(ruled, RUNAWAY)
-    named = answer.headers["tidegate-call"]
-    tail = tidegate("ledger", "tail", "-n", "20", "--json", "--config", str(ruled.config))
-    records = [line for line in tail.stdout.splitlines() if named in line]
-    assert len(records) == 1, tail.stdout + tail.stderr
-    assert '"engine_failed"' in records[0]
+    records = recorded(ruled, answer)
+    assert [(record["kind"], record["action"]["code"]) for record in records] == [("refusal", "engine_failed")]
 
 
 # --- terms that are not enforced ----------------------------------------------------------------------------------
