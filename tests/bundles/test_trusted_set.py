@@ -86,6 +86,19 @@ BAD = {
         lambda: with_signatures(canonical_json({"signatures": [token_of(good_bundle())], "plugin": "theirs"})),
         "bundle_signature_invalid",
     ),
+    "has a signature file that is a list": (lambda: with_signatures(b"[]"), "bundle_signature_invalid"),
+    "has a signature file that is null": (lambda: with_signatures(b"null"), "bundle_signature_invalid"),
+    "has a signature file with a field nobody knows": (
+        lambda: with_signatures(canonical_json({"signatures": [token_of(good_bundle())], "trust": True})),
+        "bundle_signature_invalid",
+    ),
+    "lists its signature as a text": (
+        lambda: with_signatures(canonical_json({"signatures": token_of(good_bundle())})),
+        "bundle_unsigned",
+    ),
+    "lists its signature under another name": (lambda: with_signatures(b"{}"), "bundle_unsigned"),
+    "lists a number for a signature": (lambda: with_signatures(b'{"signatures":[7]}'), "bundle_signature_invalid"),
+    "lists a list for a signature": (lambda: with_signatures(b'{"signatures":[["x"]]}'), "bundle_signature_invalid"),
     "has a signature file that is no JSON": (lambda: with_signatures(b"{"), "bundle_signature_invalid"),
     "has a signature file with a duplicate key": (
         lambda: with_signatures(b'{"signatures":["a"],"signatures":["b"]}'),
@@ -254,6 +267,17 @@ def test_bundle_is_trusted_when_it_never_expires() -> None:
 
 def test_bundle_is_trusted_when_issued_within_the_leeway() -> None:
     assert verified(with_payload(iat=NOW + 60)).sequence == 7
+
+
+def test_bundle_is_trusted_when_it_names_the_plugin_that_opa_writes() -> None:
+    document = {"signatures": [token_of(good_bundle())], "plugin": "_default"}
+    assert verified(with_signatures(canonical_json(document))).sequence == 7
+
+
+@pytest.mark.parametrize("revision", [None, ""])
+def test_bundle_is_known_by_its_digest_when_it_names_no_revision(revision: str | None) -> None:
+    trusted = verified(_manifest(revision=revision))
+    assert trusted.digest == f"sha256:{trusted.revision}"
 
 
 def test_bundle_without_profile_is_trusted_but_says_so() -> None:
