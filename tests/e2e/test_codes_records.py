@@ -17,7 +17,7 @@ from tests.e2e.calling import JSON_TYPE, LIST, call, recorded, until
 from tests.e2e.harness import GateProcess, edit_config, free_port, init_directory, read_config
 from tests.e2e.raw import Answer
 
-DEEP = {"a": {"a": {"a": {}}}}
+DEEP: object = {"a": {"a": {"a": {}}}}
 
 
 @pytest.fixture(scope="module")
