@@ -13,10 +13,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.e2e.calling import JSON_TYPE, LIST, host
 from tests.e2e.harness import GateProcess, read_config
-from tests.e2e.issuing import good_claims, issued, issuer_kid
+from tests.e2e.issuing import good_claims, issued, issuer_key, issuer_kid
 from tests.e2e.raw import Answer, exchange, request
 
 UPDATE = f"{LIST}/a1"
@@ -231,47 +232,83 @@ def test_gate_refuses_when_the_target_is_too_long(gate: GateProcess) -> None:
 Forge = Callable[[GateProcess], str]
 
 
-def _other_key(gate: GateProcess) -> str:
-    header = jwt.get_unverified_header(gate.token("triage-bot", "triage"))
-    key = ec.generate_private_key(ec.SECP256R1())
-    return jwt.encode(good_claims(gate), key, "ES256", headers={"kid": header.get("kid")})
+def _encoded(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
 
-def _without_algorithm(gate: GateProcess) -> str:
-    return jwt.encode(good_claims(gate), "", "none", headers={"kid": issuer_kid(gate)})
+def _forged(gate: GateProcess, sign: Callable[[bytes], bytes], **header: object) -> str:
+    """Good claims under any header, signed by any means."""
+    head = {"typ": "JWT", "kid": issuer_kid(gate), **header}
+    signed = b".".join(_encoded(json.dumps(part).encode()) for part in (head, good_claims(gate)))
+    return (signed + b"." + _encoded(sign(signed))).decode()
 
 
-def _hmac_with_public_key(gate: GateProcess) -> str:
-    token = gate.token("triage-bot", "triage")
+def _published(gate: GateProcess) -> dict[str, str]:
+    """The one key of the set that the gate's issuer publishes."""
     reference = str(read_config(gate.directory)["identity"]["issuers"][0]["jwks"]).removeprefix("file:")
-    keys = json.loads((gate.directory / reference).read_text(encoding="utf-8"))["keys"]
-    public = jwt.PyJWK(keys[0]).key.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    head = {"alg": "HS256", "typ": "JWT", "kid": jwt.get_unverified_header(token).get("kid")}
-    signed = b".".join(
-        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (head, good_claims(gate))
-    )
-    mac = base64.urlsafe_b64encode(hmac.digest(public, signed, hashlib.sha256)).rstrip(b"=")
-    return (signed + b"." + mac).decode()
+    document = json.loads((gate.directory / reference).read_text(encoding="utf-8"))
+    found: dict[str, str] = document["keys"][0]
+    return found
+
+
+def _hmac_with(spelling: Callable[[GateProcess], bytes]) -> Forge:
+    """HMAC with the public key, which everybody has, in some spelling as the secret."""
+    return lambda gate: _forged(gate, lambda text: hmac.digest(spelling(gate), text, hashlib.sha256), alg="HS256")
+
+
+def _public_pem(gate: GateProcess) -> bytes:
+    key = issuer_key(gate.directory).public_key()
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _public_raw(gate: GateProcess) -> bytes:
+    key = issuer_key(gate.directory).public_key()
+    return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
+def _public_jwk(gate: GateProcess) -> bytes:
+    return json.dumps(_published(gate)).encode()
+
+
+def _with_own_key(gate: GateProcess) -> str:
+    return _forged(gate, Ed25519PrivateKey.generate().sign, alg="EdDSA")
+
+
+def _with_own_key_in_the_header(gate: GateProcess) -> str:
+    key = Ed25519PrivateKey.generate()
+    raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    jwk = {"kty": "OKP", "crv": "Ed25519", "x": _encoded(raw).decode()}
+    return _forged(gate, key.sign, alg="EdDSA", jwk=jwk)
+
+
+def _with_another_curve(gate: GateProcess) -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return jwt.encode(good_claims(gate), key, "ES256", headers={"kid": issuer_kid(gate)})
 
 
 def _changed_claims(gate: GateProcess) -> str:
-    head, _, signature = gate.token("triage-bot", "triage").split(".")
-    body = (
-        base64.urlsafe_b64encode(json.dumps({**good_claims(gate), "roles": ["operator"]}).encode())
-        .rstrip(b"=")
-        .decode()
-    )
+    head, _, signature = issued(gate).split(".")
+    body = _encoded(json.dumps({**good_claims(gate), "roles": ["operator"]}).encode()).decode()
     return f"{head}.{body}.{signature}"
 
 
 FORGERIES = [
-    pytest.param(_other_key, id="another key"),
-    pytest.param(_without_algorithm, id="alg none"),
-    pytest.param(_hmac_with_public_key, id="HS256 with the public key"),
+    pytest.param(_with_own_key, id="another key"),
+    pytest.param(_with_own_key_in_the_header, id="another key that the header brings along"),
+    pytest.param(_with_another_curve, id="a key of another kind"),
+    pytest.param(lambda gate: _forged(gate, lambda _: b"", alg="none"), id="alg none"),
+    pytest.param(lambda gate: _forged(gate, lambda _: b"", alg="NONE"), id="alg none in capitals"),
+    pytest.param(lambda gate: _forged(gate, lambda _: b"", alg=""), id="an empty alg"),
+    pytest.param(lambda gate: _forged(gate, lambda _: b""), id="no alg"),
+    pytest.param(lambda gate: _forged(gate, issuer_key(gate.directory).sign, alg=["EdDSA"]), id="a list for alg"),
+    pytest.param(_hmac_with(_public_pem), id="HS256 with the public key"),
+    pytest.param(_hmac_with(_public_raw), id="HS256 with the public key's bytes"),
+    pytest.param(_hmac_with(_public_jwk), id="HS256 with the published key"),
+    pytest.param(lambda gate: issued(gate).rpartition(".")[0] + ".", id="no signature"),
+    pytest.param(lambda gate: issued(gate).rpartition(".")[0], id="two parts"),
     pytest.param(_changed_claims, id="changed claims"),
     pytest.param(lambda gate: "not.a.token", id="no token at all"),
+    pytest.param(lambda gate: "a" * 8193, id="a token beyond its limit"),
 ]
 
 
@@ -310,8 +347,15 @@ def test_gate_refuses_when_the_token_is_signed_and_not_acceptable(
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
-def test_gate_accepts_when_the_token_is_issued_alike_and_nothing_is_changed(gate: GateProcess) -> None:
-    answer = exchange(gate.url, request("GET", LIST, _bearer(gate, issued(gate))))
+ALIKE = [
+    pytest.param(issued, id="issued alike"),
+    pytest.param(lambda gate: _forged(gate, issuer_key(gate.directory).sign, alg="EdDSA"), id="signed by the issuer"),
+]
+
+
+@pytest.mark.parametrize("make", ALIKE)
+def test_gate_accepts_when_the_token_is_made_alike_and_nothing_is_wrong(gate: GateProcess, make: Forge) -> None:
+    answer = exchange(gate.url, request("GET", LIST, _bearer(gate, make(gate))))
     assert answer.status == 200
 
 
