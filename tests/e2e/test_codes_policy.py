@@ -63,7 +63,7 @@ EVENT = "/c/webhook/events/one"
 RUNAWAY = {"numbers": list(range(1, 601))}
 HARMLESS = {"numbers": [1, 2, 3]}
 CANCELLING = {"numbers": [1, 2, -3]}
-LEASE_SECONDS = 6
+LEASE_SECONDS = 8
 SWITCH = "/v1/switches/tenant/acme/connector/servicenow"
 
 

@@ -7,6 +7,7 @@ is told to reload.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import jwt
 import pytest
@@ -20,21 +21,33 @@ from tests.e2e.raw import Answer
 NEW_KID = "second"
 
 
-@pytest.fixture
-def rotating(tmp_path_factory: pytest.TempPathFactory, stand_ins: StandIns) -> Iterator[GateProcess]:
-    """A gate of its own, whose issuer's keys a test may change."""
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory, stand_ins: StandIns) -> Iterator[GateProcess]:
+    """A gate whose issuer's keys these tests change."""
     directory = init_directory(tmp_path_factory.mktemp("rotating") / "gate")
     point_at_stand_ins(directory, stand_ins)
     with GateProcess.start(directory) as running:
         yield running
 
 
+@pytest.fixture
+def rotating(serving: GateProcess) -> Iterator[GateProcess]:
+    """That gate; afterwards it has the keys again with which it began."""
+    began_with = _key_set(serving).read_text(encoding="utf-8")
+    yield serving
+    _publish(serving, began_with)
+    assert serving.reload()
+
+
+def _key_set(gate: GateProcess) -> Path:
+    return gate.directory / "keys" / "issuer.jwks.json"
+
+
 def _publish(gate: GateProcess, document: str) -> None:
     """Replace the key set's file in one step, as whoever rotates keys does."""
-    file = gate.directory / "keys" / "issuer.jwks.json"
-    fresh = file.with_suffix(".new")
+    fresh = _key_set(gate).with_suffix(".new")
     fresh.write_text(document, encoding="utf-8")
-    fresh.replace(file)
+    fresh.replace(_key_set(gate))
 
 
 def _signed(gate: GateProcess, key: Ed25519PrivateKey, kid: str) -> str:
