@@ -18,6 +18,7 @@ from bundles.errors import BundleRefused
 WASM_FILE: Final = "policy.wasm"
 PROBES_FOLDER: Final = "probes/"
 METADATA_VERSION: Final = 1
+RULE_ROOTS: Final = frozenset({"policies", "tidegate"})
 
 _MANIFEST_KEYS: Final = frozenset({"revision", "roots", "rego_version", "metadata"})
 _METADATA_KEYS: Final = frozenset({"version", "profile", "entrypoints", "cacheable"})
@@ -190,7 +191,12 @@ def _merge(into: dict[str, JsonValue], other: dict[str, JsonValue], name: str) -
 
 
 def _check_overlap(data: Mapping[str, JsonValue], rego: Mapping[str, bytes]) -> None:
-    """**Security**: data under a package's path is merged with its rules by the Wasm engine and can replace them."""
+    """**Security**: data under a package's path is merged with its rules by the Wasm engine and can replace them, and the
+    library would take data below `policies` for the rules of a policy that nobody wrote or tested.
+    """
+    taken = RULE_ROOTS & data.keys()
+    if taken:
+        raise BundleRefused("bundle_data_conflict", f"data stands at {min(taken)!r}, where only Rego may stand")
     for name, source in rego.items():
         node: JsonValue = dict(data)
         path = package_of(name, source)

@@ -141,6 +141,10 @@ STOPPED = {
     "the library is in the source": (_put("lib/tidegate/decision.rego", "package tidegate\n"), "source_invalid"),
     "a file has no place": (_put("policies/shop/run.sh", "true"), "source_invalid"),
     "data stands among policies": (_put("policies/shop/data.json", "{}"), "source_invalid"),
+    "data grants what no policy does": (
+        _put("data.json", '{"policies": {"shop": {"allow": ["everybody"]}}}'),
+        "bundle_data_conflict",
+    ),
     "data has a YAML twin": (_put("chains/data.yaml", "a: b"), "source_invalid"),
     "data has duplicate keys": (_put("limits/data.json", '{"a":1,"a":2}'), "bundle_json_invalid"),
     "a file is a link": (_link, "source_invalid"),

@@ -217,6 +217,26 @@ BAD = {
         lambda: with_file("policies/x/data.json", b'{"allow":["everybody"]}'),
         "bundle_data_conflict",
     ),
+    "has data where a policy could be": (
+        lambda: with_file("policies/y/data.json", b'{"allow":["everybody"]}'),
+        "bundle_data_conflict",
+    ),
+    "has data among the policies in its root document": (
+        lambda: with_file("data.json", b'{"policies":{"y":{"allow":["everybody"]}}}'),
+        "bundle_data_conflict",
+    ),
+    "has data where the library is": (
+        lambda: with_file("tidegate/data.json", b'{"decision":{"effect":"ALLOW"}}'),
+        "bundle_data_conflict",
+    ),
+    "has a package where data is": (
+        lambda: with_file("chains/x.rego", b'package chains["one-approver"]\n'),
+        "bundle_data_conflict",
+    ),
+    "has a package below a list in data": (
+        lambda: with_file("chains/x.rego", b'package chains["one-approver"].steps.x\n'),
+        "bundle_data_conflict",
+    ),
     "has data above a package": (lambda: with_file("policies/data.json", b"[]"), "bundle_data_conflict"),
     "has the same data twice": (
         lambda: with_file("data.json", b'{"chains":{"one-approver":{"steps":1}}}'),
@@ -227,6 +247,41 @@ BAD = {
     "has a probe whose input is a list": (
         lambda: with_file("probes/p.json", b'{"input":[],"decision":{}}'),
         "bundle_json_invalid",
+    ),
+    "has a probe that is a list": (lambda: with_file("probes/p.json", b'["input","decision"]'), "bundle_json_invalid"),
+    "has a probe that is a text": (lambda: with_file("probes/p.json", b'"input"'), "bundle_json_invalid"),
+    "has a probe with a field nobody knows": (
+        lambda: with_file("probes/p.json", b'{"input":{},"decision":{},"skip":true}'),
+        "bundle_json_invalid",
+    ),
+    "has a probe whose decision is a text": (
+        lambda: with_file("probes/p.json", b'{"input":{},"decision":"ALLOW"}'),
+        "bundle_json_invalid",
+    ),
+    "has a probe that is no JSON": (lambda: with_file("probes/p.json", b"{"), "bundle_json_invalid"),
+    "has true for a Rego version": (lambda: _manifest(rego_version=True), "bundle_manifest_invalid"),
+    "has a fraction for a Rego version": (lambda: _manifest(rego_version=1.0), "bundle_manifest_invalid"),
+    "has a text for roots": (lambda: _manifest(roots="policies"), "bundle_manifest_invalid"),
+    "has a number among its roots": (lambda: _manifest(roots=["policies", 1]), "bundle_manifest_invalid"),
+    "has the same root twice": (lambda: _manifest(roots=["policies", "/policies/"]), "bundle_manifest_invalid"),
+    "has every root and another": (lambda: _manifest(roots=["", "policies"]), "bundle_manifest_invalid"),
+    "has metadata that is a list": (lambda: _manifest(metadata=["tidegate"]), "bundle_manifest_invalid"),
+    "has our metadata as a list": (lambda: _manifest(metadata={"tidegate": [1]}), "bundle_manifest_invalid"),
+    "has metadata without a version": (lambda: _manifest(metadata={"tidegate": {}}), "bundle_manifest_invalid"),
+    "has a number for a profile": (lambda: _metadata(profile=1), "bundle_manifest_invalid"),
+    "has a number for cacheable": (lambda: _metadata(cacheable=1), "bundle_manifest_invalid"),
+    "has a number among its entry points": (lambda: _metadata(entrypoints=[1]), "bundle_manifest_invalid"),
+    "has an entry point that begins with a slash": (
+        lambda: _metadata(entrypoints=["/tidegate/decision"]),
+        "bundle_manifest_invalid",
+    ),
+    "has a package over two lines": (
+        lambda: with_file("policies/x/y.rego", b"package\npolicies.x\n"),
+        "bundle_rego_invalid",
+    ),
+    "has a rule behind its package": (
+        lambda: with_file("policies/x/y.rego", b"package policies.x; allow := {1}\n"),
+        "bundle_rego_invalid",
     ),
     "has Rego of comments only": (lambda: with_file("policies/x/y.rego", b"# nothing\n"), "bundle_rego_invalid"),
     "has Rego without a package": (lambda: with_file("policies/x/y.rego", b"allow := true"), "bundle_rego_invalid"),
@@ -278,6 +333,25 @@ def test_bundle_is_trusted_when_it_names_the_plugin_that_opa_writes() -> None:
 def test_bundle_is_known_by_its_digest_when_it_names_no_revision(revision: str | None) -> None:
     trusted = verified(_manifest(revision=revision))
     assert trusted.digest == f"sha256:{trusted.revision}"
+
+
+GOOD = {
+    "every root is its own": lambda: _manifest(roots=[""]),
+    "roots are left out": lambda: _manifest(roots=None),
+    "roots have slashes around them": lambda: _manifest(roots=["/chains/", "policies/x/", "/tidegate"]),
+    "metadata of others rides along": lambda: _manifest(metadata={"theirs": 1}),
+    "the Rego version is left out": lambda: _manifest(rego_version=None),
+    "a probe has a note": lambda: with_file("probes/p.json", b'{"input":{},"decision":{},"note":"why"}'),
+    "a package is followed by a remark": lambda: with_file("policies/x/y.rego", b"# a\n\npackage policies.x # b\n"),
+    "a package is named in brackets": lambda: with_file("policies/x/y.rego", b'package policies["x-y"].z\n'),
+    "data stands beside a package": lambda: with_file("chains/x.rego", b"package chains.two\n"),
+    "data of two files meets in one object": lambda: with_file("chains/more/data.json", b'{"steps":[]}'),
+}
+
+
+@pytest.mark.parametrize("make", GOOD.values(), ids=GOOD.keys())
+def test_bundle_is_trusted_when(make: Any) -> None:
+    assert verified(make()).sequence == 7
 
 
 def test_bundle_without_profile_is_trusted_but_says_so() -> None:
