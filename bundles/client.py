@@ -17,6 +17,7 @@ from typing import Final
 from bundles.canonical import sha256_hex
 from bundles.client_protocol import (
     ClientSettings,
+    ClientStatus,
     ClientTrust,
     Fetch,
     Fetched,
@@ -38,21 +39,6 @@ OBSERVE_SECONDS: Final = 10.0
 
 Install = Callable[[TrustedBundle], Awaitable[None]]
 """Puts a bundle in force, or raises :class:`BundleError` and leaves the old one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientStatus:
-    """What operators are shown; instants are Unix seconds."""
-
-    remaining_seconds: float
-    issued_at: int | None
-    expires_at: int | None
-    asked_at: float | None
-    answered_at: float | None
-    failures: int
-    error_code: str | None
-    error_detail: str | None
-    error_at: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,21 @@ class ClientTrust:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientStatus:
+    """What operators are shown; instants are Unix seconds."""
+
+    remaining_seconds: float
+    issued_at: int | None
+    expires_at: int | None
+    asked_at: float | None
+    answered_at: float | None
+    failures: int
+    error_code: str | None
+    error_detail: str | None
+    error_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One request and the limits of its answer."""
 

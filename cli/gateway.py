@@ -19,11 +19,11 @@ from bundles.sequence import SequenceFile
 from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, JSON_OPTION, emit, fail, shown
 from cli.token import read_config
 from gateway.app import Gate, start_gate, trusted_bundle
-from gateway.assembly import build_assembly
+from gateway.assembly import build_assembly, remembered_as
 from gateway.config import ConfigError, Document, GatewayConfig, unsafe_findings
 from gateway.egress.dialer import UpstreamPools
 from gateway.errors import GateError, GateUnavailable
-from gateway.operations.enforcement import enforcement
+from gateway.operations.enforcement import InForce, enforcement
 from pdp.errors import PdpError
 
 if TYPE_CHECKING:
@@ -131,12 +131,14 @@ def check_config(config: GatewayConfig) -> dict[str, Any]:
     if findings:
         raise ConfigError("config_unsafe", "; ".join(findings))
     sequence = SequenceFile(config.file(config.document.ledger.sequence))
-    bundle = trusted_bundle(config, sequence.highest(config.document.bundles[0].name))
+    configured = config.document.bundles[0]
+    bundle = trusted_bundle(config, sequence.highest(remembered_as(configured.name, configured.epoch)))
 
     async def build() -> dict[str, Any]:
         assembly = build_assembly(config, bundle, UpstreamPools())
         engine = config.document.engine
-        return enforcement(bundle, engine if isinstance(engine, str) else "opa", assembly.plans, (), config.document)
+        in_force = InForce(bundle, engine if isinstance(engine, str) else "opa")
+        return enforcement(in_force, assembly.plans, (), config.document)
 
     enforced = asyncio.run(build())
     found = [*issuer_findings(config.document), *policy_findings(enforced["uncovered_instances"])]

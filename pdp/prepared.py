@@ -89,12 +89,14 @@ class PolicyPlane:
         now: Callable[[], float] = time.time,
         seconds: Callable[[], float] = time.perf_counter,
         new_id: Callable[[], str] = _new_id,
+        lease: Callable[[], bool] | None = None,
     ) -> None:
-        """``now`` gives Unix seconds, ``seconds`` a steady clock for durations."""
+        """``now`` gives Unix seconds, ``seconds`` a steady clock for durations, ``lease`` says if it still holds."""
         self._engine = engine
         self._now = now
         self._seconds = seconds
         self._new_id = new_id
+        self._lease = lease
         self._loading = asyncio.Lock()
         self._in_force: _InForce | None = None
 
@@ -170,6 +172,8 @@ class PolicyPlane:
             expires_at = force.active.bundle.expires_at
             if expires_at is not None and self._now() >= expires_at:
                 raise PolicyStale("the bundle has expired")
+            if self._lease is not None and not self._lease():
+                raise PolicyStale("the bundle's freshness lease has ended")
             try:
                 return force, await force.policy.ask(input_bytes)
             except EngineFailed:

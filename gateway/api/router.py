@@ -20,7 +20,7 @@ from gateway.edge.body import request_head
 from gateway.edge.headers import RequestHead, check_head
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
-from gateway.operations.enforcement import enforcement
+from gateway.operations.enforcement import InForce, enforcement
 from gateway.proxying import INSTANCE_PREFIX, CallRunner, new_call_id
 from gateway.running import Running
 from gateway.store.port import StoreUnavailable
@@ -64,10 +64,12 @@ class Router:
         return answer({"ready": not missing, "missing": missing}, status=503 if missing else 200)
 
     def missing(self) -> list[str]:
-        """What readiness lacks: `policy`, `ledger`, `closing`; empty when ready."""
+        """What readiness lacks: `policy`, `freshness`, `ledger`, `closing`; empty when ready."""
         missing = []
         if self.running.services.policy.current() is None:
             missing.append("policy")
+        elif self.running.freshness is not None and self.running.freshness().remaining_seconds <= 0:
+            missing.append("freshness")
         if not self.running.services.writer.healthy:
             missing.append("ledger")
         if self.running.closing:
@@ -107,8 +109,11 @@ class Router:
         assembly, services = self.running.assembly, self.running.services
         active = services.policy.current()
         document = enforcement(
-            active.bundle if active is not None else None,
-            active.engine if active is not None else None,
+            InForce(
+                active.bundle if active is not None else None,
+                active.engine if active is not None else None,
+                self.running.freshness() if self.running.freshness is not None else None,
+            ),
             assembly.plans,
             services.switches.of(exchange.subject.tenant),
             assembly.config.document,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from bundles.client_protocol import ClientStatus
 from bundles.trusted_set import TrustedBundle
 from gateway.config import Document
 from gateway.edge.identity import Subject
@@ -11,35 +14,70 @@ from gateway.flow.values import InstancePlan
 from gateway.store.port import SwitchRow
 
 
-def bundle_document(bundle: TrustedBundle, document: Document) -> dict[str, object]:
-    """One bundle: who signed it, how new it is, and that its freshness is only local."""
-    freshness = document.bundles[0].freshness
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The bundle that decides, the engine that answers for it, and how its lease stands (``None``: none is asked for)."""
+
+    bundle: TrustedBundle | None
+    engine: str | None
+    status: ClientStatus | None = None
+
+
+def bundle_document(bundle: TrustedBundle, document: Document, status: ClientStatus | None) -> dict[str, object]:
+    """One bundle: who signed it, how new it is, and until when it may decide."""
+    configured = document.bundles[0]
+    local = configured.freshness == "local"
     return {
         "name": bundle.name,
         "revision": bundle.revision,
         "sequence": bundle.sequence,
+        "epoch": bundle.epoch,
         "digest": bundle.digest,
         "keyids": list(bundle.keyids),
+        "threshold": configured.threshold,
         "profile": bundle.profile,
         "expires_at": bundle.expires_at,
-        "freshness": freshness,
-        "lease_remaining_seconds": None,
-        "note": "development: no freshness lease is asked for" if freshness == "local" else None,
+        "freshness": configured.freshness,
+        "lease_remaining_seconds": round(status.remaining_seconds, 3) if status is not None else None,
+        "source": None if local else _source_document(configured.source, status),
+        "note": "development: no freshness lease is asked for" if local else None,
     }
 
 
+def _source_document(url: str, status: ClientStatus | None) -> dict[str, object]:
+    """The service a bundle is followed at, and what went wrong last."""
+    if status is None:
+        return {"url": url}
+    error = None
+    if status.error_code is not None:
+        error = {"code": status.error_code, "detail": status.error_detail, "at": _instant(status.error_at)}
+    return {
+        "url": url,
+        "stated_at": _instant(status.issued_at),
+        "asked_at": _instant(status.asked_at),
+        "answered_at": _instant(status.answered_at),
+        "failures": status.failures,
+        "last_error": error,
+    }
+
+
+def _instant(seconds: float | None) -> str | None:
+    """RFC 3339 in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
 def enforcement(
-    bundle: TrustedBundle | None,
-    engine: str | None,
+    in_force: InForce,
     plans: Mapping[str, InstancePlan],
     switches: Iterable[SwitchRow],
     document: Document,
     subject: Subject | None = None,
 ) -> dict[str, object]:
     """The whole answer; with a `subject` only the instances it may use are listed."""
+    bundle, engine = in_force.bundle, in_force.engine
     shown = [plan for plan in plans.values() if subject is None or plan.admits(subject)]
     return {
-        "bundles": [bundle_document(bundle, document)] if bundle is not None else [],
+        "bundles": [bundle_document(bundle, document, in_force.status)] if bundle is not None else [],
         "engines": [engine] if engine is not None else [],
         "instances": [
             {

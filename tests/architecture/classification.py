@@ -65,6 +65,7 @@ PURE: frozenset[str] = frozenset(
     gateway.flow.values
     gateway.ledger.record
     gateway.ledger.verify
+    gateway.operations.bundle_metrics
     gateway.operations.enforcement
     gateway.operations.metrics
     gateway.store.answers
@@ -124,6 +125,8 @@ SHELL: frozenset[str] = frozenset(
     gateway.app
     gateway.approvals.service
     gateway.assembly
+    gateway.bundle_follower
+    gateway.bundle_source
     gateway.connectors.credentials
     gateway.edge.answer
     gateway.edge.body

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,17 @@ from bundles.archive import read_archive
 from bundles.build import SigningOptions, sign_files
 from bundles.claims import SIGNATURES_FILE
 from bundles.keys import generate_signing_key, load_private_key, public_pem, write_private
-from tests.e2e.harness import ROOT, _await, _end, child_environment, free_port, tidegate
+from tests.e2e.harness import (
+    ROOT,
+    GateProcess,
+    _await,
+    _end,
+    child_environment,
+    edit_config,
+    free_port,
+    read_config,
+    tidegate,
+)
 
 TOKEN = "publisher-" + "t" * 30
 
@@ -117,12 +129,21 @@ class ServiceProcess:
             return False
 
 
-def resigned(archive: Path, key: Path, out: Path, *, sequence: int, **changed: bytes) -> Path:
+def resigned(
+    archive: Path,
+    key: Path,
+    out: Path,
+    *,
+    sequence: int,
+    epoch: int = 0,
+    keyid: str = "bundle",
+    **changed: bytes,
+) -> Path:
     """The same bundle under another sequence, with files replaced (``__`` for ``/``, ``_dot_`` for a dot)."""
     files = {**read_archive(archive.read_bytes())}
     files.pop(SIGNATURES_FILE)
     files.update({name.replace("__", "/").replace("_dot_", "."): content for name, content in changed.items()})
-    options = SigningOptions(sequence=sequence, issued_at=int(time.time()))
+    options = SigningOptions(keyid=keyid, epoch=epoch, sequence=sequence, issued_at=int(time.time()))
     out.write_bytes(sign_files(files, load_private_key(key), options))
     return out
 
@@ -154,3 +175,61 @@ def eventually(probe: Any, seconds: float) -> Any:
         if found or time.monotonic() > deadline:
             return found
         time.sleep(0.05)
+
+
+def follow(directory: Path, service: ServiceProcess, **changes: Any) -> None:
+    """Let the gate of a starter directory follow the service instead of its file."""
+    public = (service.directory / "freshness.pub.pem").read_bytes()
+    (directory / "keys" / "freshness.pub.pem").write_bytes(public)
+    bundle = read_config(directory)["bundles"][0]
+    followed = {
+        "source": service.url,
+        "freshness": "signed",
+        "freshness_keys": [{"keyid": "freshness", "algorithm": "ES256", "key": "file:keys/freshness.pub.pem"}],
+        "lease_seconds": 3,
+        "poll_seconds": 1,
+        "allow_addresses": ["loopback"],
+    }
+    edit_config(directory, {"bundles": [{**bundle, **followed, **changes}]})
+
+
+def spawn_stale(directory: Path) -> GateProcess:
+    """Start a gate that need not become ready: it lives, and refuses for want of a fresh bundle."""
+    url = f"http://{read_config(directory)['listen']['gate']}"
+    log = directory / "gate.log"
+    command = [sys.executable, "-m", "cli.main", "gateway", "run", "--config", str(directory / "tidegate.yaml")]
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, cwd=directory, env=child_environment(), stdout=output, stderr=output)
+    _await(process, log, lambda: asked(f"{url}/health/live") is not None)
+    return GateProcess(directory, url, process, log)
+
+
+@contextmanager
+def lying_service(port: int, archive: bytes, statement: Callable[[], str]) -> Iterator[list[str]]:
+    """A service that answers every question with this archive and a new statement; the questions' conditions."""
+    conditions: list[str] = []
+
+    class Liar(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            conditions.append(self.headers.get("If-None-Match", ""))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/vnd.openpolicyagent.bundles")
+            self.send_header("Content-Length", str(len(archive)))
+            self.send_header("Tidegate-Freshness", statement())
+            self.end_headers()
+            self.wfile.write(archive)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Liar)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="lying-service")
+    thread.start()
+    try:
+        yield conditions
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -40,6 +40,29 @@ def _bundle(**changes: Any) -> dict[str, Any]:
     return {"bundles": [{**starter_config()["bundles"][0], **changes}]}
 
 
+_KEY = {"keyid": "freshness", "algorithm": "ES256", "key": "file:keys/freshness.pub.pem"}
+
+
+def _followed(**changes: Any) -> dict[str, Any]:
+    """A bundle that is followed at a service."""
+    service = {"freshness": "signed", "source": "https://b.example/bundles/main", "freshness_keys": [_KEY]}
+    return _bundle(**{**service, **changes})
+
+
+FOLLOWED = {
+    "at a service with TLS": {},
+    "at a service on this machine": {"source": "http://127.0.0.1:8090/bundles/acme/main"},
+    "on a short lease beside a development issuer": {"lease_seconds": 2},
+    "with a token and from a private address": {"token": "file:keys/service.token", "allow_addresses": ["private"]},
+}
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_config_accepts_a_bundle_that_is_followed(case: str) -> None:
+    bundle = _load(_followed(**FOLLOWED[case])).document.bundles[0]
+    assert (bundle.freshness, bundle.freshness_keys[0].keyid, bundle.poll_seconds) == ("signed", "freshness", 60)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -56,7 +79,33 @@ def _bundle(**changes: Any) -> dict[str, Any]:
         pytest.param(_issuer(algorithms=["none"]), "algorithms", id="algorithm none"),
         pytest.param(_issuer(algorithms=["HS256"]), "algorithms", id="algorithm HS256"),
         pytest.param(_issuer(tenants=[]), "tenants", id="issuer without tenants"),
-        pytest.param(_bundle(freshness="signed"), "not supported", id="freshness of a later version"),
+        pytest.param(_bundle(freshness="signed"), "https: address", id="signed freshness of a file"),
+        pytest.param(_followed(freshness_keys=[]), "needs freshness_keys", id="signed freshness without a key"),
+        pytest.param(_followed(freshness_keys=[_KEY, _KEY]), "named twice", id="a freshness key twice"),
+        pytest.param(_followed(freshness="local"), "needs a file:", id="local freshness of a service"),
+        pytest.param(
+            _followed(source="http://bundles.example/bundles/main"), "on this machine", id="service without TLS"
+        ),
+        pytest.param(
+            _followed(source="https://user:pass@b.example/main"), "without a secret", id="secret in the source"
+        ),
+        pytest.param(_followed(source="https://b.example/main?v=1"), "without a secret", id="query in the source"),
+        pytest.param(_followed(source="https://b.example"), "HOST/PATH", id="source without a path"),
+        pytest.param(_followed(source="https://b.example:0/main"), "port 0", id="source of port 0"),
+        pytest.param(_followed(token="t0ken"), "never inline", id="token inline"),
+        pytest.param(_followed(lease_seconds=901), "lease_seconds", id="lease longer than allowed"),
+        pytest.param(_followed(lease_seconds=0), "lease_seconds", id="lease of nothing"),
+        pytest.param(
+            {
+                "instances": {},
+                **_issuer(development=False, tenants=["a"]),
+                **_followed(tenants=["a"], lease_seconds=299),
+            },
+            "lease_seconds is from 300",
+            id="short lease beside a real issuer",
+        ),
+        pytest.param(_bundle(lease_seconds=600), "only for freshness: signed", id="lease of a file"),
+        pytest.param(_bundle(freshness_keys=[]), "only for freshness: signed", id="freshness keys of a file"),
         pytest.param(_bundle(source="https://x/b"), "file:", id="local freshness from a URL"),
         pytest.param(_bundle(trusted_keys=[]), "trusted_keys", id="bundle without keys"),
         pytest.param({"bundles": []}, "bundles", id="no bundle"),

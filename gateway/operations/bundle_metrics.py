@@ -1,0 +1,43 @@
+"""Gauges and counters of the bundle's lease, read when somebody scrapes.
+
+Guarantees: label values are error codes of this source, so their number is bounded. Leaves the sequence to
+``gateway.operations.metrics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from bundles.client_protocol import ClientStatus
+
+Status = Callable[[], ClientStatus | None]
+
+
+class BundleMetrics:
+    """Lease, last answer and failures of the bundle that a gate follows."""
+
+    def __init__(self, registry: CollectorRegistry, status: Status) -> None:
+        remaining = Gauge(
+            "tidegate_bundle_lease_remaining_seconds", "How long the bundle may still decide.", registry=registry
+        )
+        remaining.set_function(lambda: _of(status, lambda now: now.remaining_seconds))
+        answered = Gauge(
+            "tidegate_bundle_answered_timestamp_seconds", "When the service last answered properly.", registry=registry
+        )
+        answered.set_function(lambda: _of(status, lambda now: now.answered_at or 0.0))
+        failures = Gauge("tidegate_bundle_failures", "Failed questions since the last good answer.", registry=registry)
+        failures.set_function(lambda: _of(status, lambda now: float(now.failures)))
+        self._refused = Counter(
+            "tidegate_bundle_refused", "Answers and bundles not accepted, by code.", ["code"], registry=registry
+        )
+
+    def count_refused(self, code: str) -> None:
+        """One answer, bundle or statement was not accepted."""
+        self._refused.labels(code).inc()
+
+
+def _of(status: Status, value: Callable[[ClientStatus], float]) -> float:
+    now = status()
+    return value(now) if now is not None else 0.0
