@@ -70,6 +70,12 @@ def test_config_accepts_a_bundle_that_is_followed(case: str) -> None:
         pytest.param({"limits": {"body_max": 1}}, "body_max", id="unknown limit"),
         pytest.param({"limits": {"body_max_bytes": 1}}, "body_max_bytes", id="limit below its range"),
         pytest.param({"listen": {"gate": "8080"}}, "HOST:PORT", id="listener without host"),
+        pytest.param({"listen": {"gate": ":8080"}}, "HOST:PORT", id="listener with an empty host"),
+        pytest.param({"listen": {"gate": "h:"}}, "HOST:PORT", id="listener with an empty port"),
+        pytest.param({"listen": {"gate": "h:80 "}}, "HOST:PORT", id="listener with a space behind its port"),
+        pytest.param({"listen": {"gate": "h:-1"}}, "HOST:PORT", id="listener with a port below zero"),
+        pytest.param({"listen": {"gate": "h:٣"}}, "HOST:PORT", id="listener with digits of another script"),
+        pytest.param({"listen": {"gate": "h:65536"}}, "HOST:PORT", id="listener one beyond the last port"),
         pytest.param({"listen": {"gate": "h:70000"}}, "HOST:PORT", id="port out of range"),
         pytest.param({"store": "postgresql://x"}, "sqlite", id="store of a later version"),
         pytest.param(_instance(credential={"token": "s3cret"}), "never inline", id="secret inline"),
@@ -220,6 +226,10 @@ UNSAFE = {
         {"listen": {"gate": "gate:80"}, **_issuer(development=False, tenants=["a"]), **_bundle(tenants=["a"])},
         ["listen.gate … freshness: local"],
     ),
+    "the gate is reachable beside a development issuer while its bundle is followed": (
+        {"listen": {"gate": "0.0.0.0:80"}, **_followed()},
+        ["listen.gate … development issuer"],
+    ),
     "a secret lies in a vault": (_instance(credential={"token": "vault:kv/x"}), ["vault: … not supported"]),
     "the ledger's key lies in a vault": ({"ledger": {"hmac": "vault:kv/x"}}, ["vault: … not supported"]),
 }
@@ -233,6 +243,12 @@ def test_config_is_unsafe_when(changes: dict[str, Any], expected: list[str]) -> 
     assert len(findings) == len(expected)
     for finding, words in zip(findings, expected, strict=True):
         assert all(part in finding for part in words.split(" … "))
+
+
+def test_config_is_safe_when_it_is_reachable_and_its_bundle_is_followed() -> None:
+    issuer = _issuer(development=False, tenants=["a"])
+    document = _load({"listen": {"gate": "0.0.0.0:80"}, "instances": {}, **issuer, **_followed(tenants=["a"])}).document
+    assert unsafe_findings(document) == []
 
 
 def test_config_is_safe_when_listeners_are_on_loopback_or_off() -> None:
