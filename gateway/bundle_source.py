@@ -12,6 +12,7 @@ from typing import Final
 from bundles.client_protocol import Fetched, Question
 from bundles.errors import BundleRefused, BundleUnavailable
 from gateway.egress.dialer import UpstreamPool
+from gateway.egress.errors import UpstreamTimeout
 from gateway.egress.exchange import UpstreamResponse, UpstreamTimeouts
 from gateway.errors import GateError
 
@@ -37,7 +38,7 @@ class BundleAddress:
                 return Fetched(response.status, headers)
             async with asyncio.timeout(question.body_seconds):
                 return Fetched(200, headers, await _body(response, question.body_max_bytes))
-        except TimeoutError as late:
+        except (TimeoutError, UpstreamTimeout) as late:
             raise BundleUnavailable("bundle_service_timeout", "the service did not answer in time") from late
         except GateError as failed:
             detail = getattr(failed, "detail", "") or str(failed)

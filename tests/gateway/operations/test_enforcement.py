@@ -1,0 +1,102 @@
+"""What is enforced, as operators see it: the lease, the source, the last error; and the same as metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from bundles.client_protocol import ClientStatus
+from cli.init import starter_config
+from gateway.config import Document, load_config
+from gateway.operations.bundle_metrics import BundleMetrics
+from gateway.operations.enforcement import InForce, enforcement
+from tests.bundles.parts import good_bundle, verified
+
+GOOD = ClientStatus(
+    remaining_seconds=412.3456,
+    issued_at=1_800_000_000,
+    expires_at=1_800_000_600,
+    asked_at=1_800_000_100.25,
+    answered_at=1_800_000_100.5,
+    failures=0,
+    error_code=None,
+    error_detail=None,
+    error_at=None,
+)
+FAILING = ClientStatus(0.0, None, None, 1_800_000_100.0, None, 3, "freshness_missing", "304 came bare", 1_800_000_100.0)
+
+
+def document(**changes: Any) -> Document:
+    """The starter configuration with a changed bundle."""
+    starter = starter_config()
+    return load_config(
+        yaml.safe_dump({**starter, "bundles": [{**starter["bundles"][0], **changes}]}), Path("/base"), {}
+    ).document
+
+
+def followed() -> Document:
+    keys = [{"keyid": "freshness", "algorithm": "ES256", "key": "file:f.pem"}]
+    return document(freshness="signed", source="https://b.example/bundles/main", freshness_keys=keys)
+
+
+def shown(status: ClientStatus | None, configured: Document) -> dict[str, Any]:
+    """The one bundle of the answer."""
+    answer: dict[str, Any] = enforcement(InForce(verified(good_bundle()), "wasm", status), {}, (), configured)
+    (bundle,) = answer["bundles"]
+    return dict(bundle)
+
+
+def test_enforcement_shows_lease_and_source_when_a_service_is_followed() -> None:
+    bundle = shown(GOOD, followed())
+    assert (bundle["lease_remaining_seconds"], bundle["sequence"], bundle["epoch"]) == (412.346, 7, 0)
+    assert bundle["source"] == {
+        "url": "https://b.example/bundles/main",
+        "stated_at": "2027-01-15T08:00:00.000+00:00",
+        "asked_at": "2027-01-15T08:01:40.250+00:00",
+        "answered_at": "2027-01-15T08:01:40.500+00:00",
+        "failures": 0,
+        "last_error": None,
+    }
+    assert bundle["note"] is None
+
+
+def test_enforcement_shows_the_last_error_when_the_service_fails() -> None:
+    bundle = shown(FAILING, followed())
+    assert bundle["lease_remaining_seconds"] == 0.0
+    assert bundle["source"]["last_error"] == {
+        "code": "freshness_missing",
+        "detail": "304 came bare",
+        "at": "2027-01-15T08:01:40.000+00:00",
+    }
+    assert bundle["source"]["failures"] == 3
+
+
+def test_enforcement_shows_only_the_address_when_nobody_has_asked_yet() -> None:
+    assert shown(None, followed())["source"] == {"url": "https://b.example/bundles/main"}
+
+
+def test_enforcement_says_that_no_lease_is_asked_for_when_the_source_is_a_file() -> None:
+    bundle = shown(None, document())
+    assert (bundle["lease_remaining_seconds"], bundle["source"]) == (None, None)
+    assert bundle["note"] == "development: no freshness lease is asked for"
+
+
+def test_enforcement_lists_no_bundle_when_none_is_in_force() -> None:
+    answer = enforcement(InForce(None, None), {}, (), document())
+    assert (answer["bundles"], answer["engines"]) == ([], [])
+
+
+@pytest.mark.parametrize(("status", "remaining", "failures"), [(GOOD, 412.3456, 0), (FAILING, 0, 3), (None, 0, 0)])
+def test_bundle_metrics_follow_the_status_when_scraped(
+    status: ClientStatus | None, remaining: float, failures: int
+) -> None:
+    registry = CollectorRegistry()
+    metrics = BundleMetrics(registry, lambda: status)
+    metrics.count_refused("bundle_rollback")
+    assert registry.get_sample_value("tidegate_bundle_lease_remaining_seconds") == remaining
+    assert registry.get_sample_value("tidegate_bundle_failures") == failures
+    assert registry.get_sample_value("tidegate_bundle_refused_total", {"code": "bundle_rollback"}) == 1
