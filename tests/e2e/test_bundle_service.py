@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,12 @@ import yaml
 
 from bundles.build import SigningOptions, sign_files
 from bundles.keys import generate_signing_key, load_private_key, public_pem
+from bundles.service_config import load_service_config
+from cli.init import starter_config
+from gateway.config import load_config
 from tests.bundles.parts import good_files
 from tests.e2e.bundle_services import ServiceProcess, asked, eventually, new_key, resigned
-from tests.e2e.harness import _end, free_port, tidegate
+from tests.e2e.harness import ROOT, _end, free_port, tidegate
 
 DENY_ALL = b'package tidegate\n\ndecision := {"effect": "DENY"}\n'
 
@@ -183,3 +187,17 @@ def test_cosign_signs_nothing_when_the_module_is_another(opa_path: Path, archive
     done = tidegate("bundle", "cosign", str(archive), "--key", str(tmp_path / "anna.pem"), "--keyid", "anna", "--json")
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "rebuild_differs")
     assert not Path(f"{archive}.dsse.json").exists()
+
+
+def _guide() -> list[str]:
+    """The YAML blocks of the guide."""
+    text = (ROOT / "docs" / "bundle-service.md").read_text(encoding="utf-8")
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+def test_guide_shows_configurations_that_service_and_gate_accept() -> None:
+    service, gate = _guide()
+    assert load_service_config(service.encode()).bundles[0].id == "acme/main"
+    starter = {**starter_config(), **yaml.safe_load(gate)}
+    followed = load_config(yaml.safe_dump(starter), Path("/base"), {}).document.bundles[0]
+    assert followed.source.endswith("/bundles/acme/main") and followed.lease_seconds == 600
