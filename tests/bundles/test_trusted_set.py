@@ -73,6 +73,7 @@ def _files_claim(**changes: Any) -> list[Any]:
     return [{**entry, **changes} for entry in listed]
 
 
+ROOTS = json.loads(MANIFEST)["roots"]
 ES = {"alg": "ES256", "kid": "bundle"}
 
 BAD = {
@@ -199,7 +200,7 @@ BAD = {
     "has OPA's wasm key": (lambda: _manifest(wasm=[]), "bundle_manifest_invalid"),
     "has a number for a revision": (lambda: _manifest(revision=1), "bundle_manifest_invalid"),
     "is Rego v0": (lambda: _manifest(rego_version=0), "bundle_manifest_invalid"),
-    "has overlapping roots": (lambda: _manifest(roots=["policies", "policies/x"]), "bundle_manifest_invalid"),
+    "has overlapping roots": (lambda: _manifest(roots=[*ROOTS, "policies/x"]), "bundle_manifest_invalid"),
     "has no roots": (lambda: _manifest(roots=[]), "bundle_manifest_invalid"),
     "has Rego outside its roots": (lambda: _manifest(roots=["chains", "tidegate"]), "bundle_manifest_invalid"),
     "has data outside its roots": (lambda: _manifest(roots=["policies", "tidegate"]), "bundle_manifest_invalid"),
@@ -262,9 +263,20 @@ BAD = {
     "has true for a Rego version": (lambda: _manifest(rego_version=True), "bundle_manifest_invalid"),
     "has a fraction for a Rego version": (lambda: _manifest(rego_version=1.0), "bundle_manifest_invalid"),
     "has a text for roots": (lambda: _manifest(roots="policies"), "bundle_manifest_invalid"),
-    "has a number among its roots": (lambda: _manifest(roots=["policies", 1]), "bundle_manifest_invalid"),
-    "has the same root twice": (lambda: _manifest(roots=["policies", "/policies/"]), "bundle_manifest_invalid"),
-    "has every root and another": (lambda: _manifest(roots=["", "policies"]), "bundle_manifest_invalid"),
+    "has an object for roots": (lambda: _manifest(roots=dict.fromkeys(ROOTS, 1)), "bundle_manifest_invalid"),
+    "has a number among its roots": (lambda: _manifest(roots=[*ROOTS, 1]), "bundle_manifest_invalid"),
+    "has the same root twice": (lambda: _manifest(roots=[*ROOTS, "/policies/"]), "bundle_manifest_invalid"),
+    "has every root and another": (lambda: _manifest(roots=["", *ROOTS]), "bundle_manifest_invalid"),
+    "has our metadata as an empty list": (lambda: _manifest(metadata={"tidegate": []}), "bundle_manifest_invalid"),
+    "has one word for entry points": (lambda: _metadata(entrypoints="decision"), "bundle_manifest_invalid"),
+    "has a number where another file has an object": (
+        lambda: with_file("data.json", b'{"chains":1}'),
+        "bundle_data_conflict",
+    ),
+    "has a probe of another ending": (
+        lambda: with_file("probes/p.txt", b'{"input":{},"decision":{}}'),
+        "bundle_file_unknown",
+    ),
     "has metadata that is a list": (lambda: _manifest(metadata=["tidegate"]), "bundle_manifest_invalid"),
     "has our metadata as a list": (lambda: _manifest(metadata={"tidegate": [1]}), "bundle_manifest_invalid"),
     "has metadata without a version": (lambda: _manifest(metadata={"tidegate": {}}), "bundle_manifest_invalid"),
@@ -340,6 +352,7 @@ GOOD = {
     "roots are left out": lambda: _manifest(roots=None),
     "roots have slashes around them": lambda: _manifest(roots=["/chains/", "policies/x/", "/tidegate"]),
     "metadata of others rides along": lambda: _manifest(metadata={"theirs": 1}),
+    "its profile is null": lambda: _metadata(profile=None),
     "the Rego version is left out": lambda: _manifest(rego_version=None),
     "a probe has a note": lambda: with_file("probes/p.json", b'{"input":{},"decision":{},"note":"why"}'),
     "a package is followed by a remark": lambda: with_file("policies/x/y.rego", b"# a\n\npackage policies.x # b\n"),
