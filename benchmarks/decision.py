@@ -18,13 +18,13 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.load import Connection, Sample
+from benchmarks.measured import WRITE, load_measured, measured_directory
 from benchmarks.report import show, summary, write
-from benchmarks.starter import load_starter, question
 from bundles.trusted_set import TrustedBundle
 from pdp.input_document import encode_input
 from pdp.prepared import PolicyPlane
 from pdp.wasm.host import WasmEngine
-from tests.e2e.harness import ROOT, child_environment, free_port, init_directory
+from tests.e2e.harness import ROOT, child_environment, free_port
 from tests.e2e.raw import request
 
 CALLS = 2000
@@ -73,7 +73,7 @@ async def _embedded(plane: PolicyPlane, calls: int) -> Sample:
     begun = time.perf_counter()
     for _ in range(calls):
         started = time.perf_counter()
-        decided = await plane.decide(question(time.time()))
+        decided = await plane.decide(WRITE.question(time.time()))
         sample.latencies.append(time.perf_counter() - started)
         sample.errors += decided.decision.effect.value != "ALLOW"
     sample.seconds = time.perf_counter() - begun
@@ -83,7 +83,7 @@ async def _embedded(plane: PolicyPlane, calls: int) -> Sample:
 
 async def _rest(link: Connection, calls: int) -> Sample:
     sample = Sample()
-    body = b'{"input":' + encode_input(question(time.time())) + b"}"
+    body = b'{"input":' + encode_input(WRITE.question(time.time())) + b"}"
     raw = request("POST", "/v1/data/tidegate/decision", {"Content-Type": "application/json"}, body)
     begun = time.perf_counter()
     for _ in range(calls):
@@ -97,7 +97,7 @@ async def _rest(link: Connection, calls: int) -> Sample:
 
 
 async def _measure(rounds: int, folder: Path) -> dict[str, dict[str, float]]:
-    bundle = load_starter(init_directory(folder / "gate"))
+    bundle = load_measured(measured_directory(folder / "gate", "http://127.0.0.1:9"))
     plane = PolicyPlane(WasmEngine())
     await plane.load(bundle)
     samples: dict[str, list[Sample]] = {"embedded": [], "OPA REST": []}

@@ -1,4 +1,4 @@
-"""Where the time of one call goes: each part alone, in process, on the starter bundle's own manifest and policy."""
+"""Where the time of one call goes: each part alone, in process, on the measured bundle."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.load import closed_loop
+from benchmarks.measured import CONNECTOR, WRITE, load_measured, measured_directory
 from benchmarks.proxy import server
 from benchmarks.report import show, write
-from benchmarks.starter import BODY, METHOD, SEGMENTS, load_starter, question
 from bundles.manifest import load_manifests
 from gateway.connectors.arguments import SchemaSet, gather
 from gateway.connectors.classify import ActionTable
@@ -25,12 +25,10 @@ from gateway.store.sealing import TenantKeys
 from gateway.store.sqlite import SqliteStore
 from pdp.prepared import PolicyPlane
 from pdp.wasm.host import WasmEngine
-from tests.e2e.harness import init_directory
-from tests.e2e.raw import request
 
 REPEATS = 2000
 RECORDS = 400
-CONNECTOR = "servicenow"
+SEGMENTS = tuple(WRITE.path[1:].split("/"))
 
 
 def _timed(work: Callable[[], object]) -> list[float]:
@@ -88,28 +86,28 @@ async def _records(folder: Path, flush: bool) -> list[float]:
 
 
 async def _measure(folder: Path) -> dict[str, dict[str, float]]:
-    bundle = load_starter(init_directory(folder / "gate"))
+    bundle = load_measured(measured_directory(folder / "gate", "http://127.0.0.1:9"))
     manifest = load_manifests(bundle.data)[CONNECTOR]
     table, schemas = ActionTable(manifest), SchemaSet(manifest)
-    classified = table.classify(METHOD, SEGMENTS, (), None)
+    classified = table.classify(WRITE.method, SEGMENTS, (), None)
 
     def arguments() -> dict[str, object]:
-        return dict(gather(classified.action, classified.path_arguments, (), "application/json", BODY))
+        return dict(gather(classified.action, classified.path_arguments, (), "application/json", WRITE.body))
 
-    gathered = gather(classified.action, classified.path_arguments, (), "application/json", BODY)
+    gathered = gather(classified.action, classified.path_arguments, (), "application/json", WRITE.body)
     plane = PolicyPlane(WasmEngine())
     await plane.load(bundle)
     rows = {
-        "classification": _row(_timed(lambda: table.classify(METHOD, SEGMENTS, (), None))),
+        "classification": _row(_timed(lambda: table.classify(WRITE.method, SEGMENTS, (), None))),
         "parse and gather": _row(_timed(arguments)),
         "schema": _row(_timed(lambda: schemas.validate(classified.action.name, gathered))),
-        "decision": _row(await _timed_async(lambda: plane.decide(question(time.time())), REPEATS)),
+        "decision": _row(await _timed_async(lambda: plane.decide(WRITE.question(time.time())), REPEATS)),
         "record, flushed": _row(await _records(folder, True)),
         "record, not flushed": _row(await _records(folder, False)),
     }
     await plane.close()
     with server("target") as target, server("floor", target[1]) as floor:
-        raw = request("PATCH", "/api/now/table/incident/a1", {"Content-Type": "application/json"}, BODY)
+        raw = WRITE.raw("", "")
         for name, address in (("direct answer", target), ("forward (bare proxy)", floor)):
             await closed_loop(address, raw, 1, 0.5)
             rows[name] = _row((await closed_loop(address, raw, 1, 2.0)).latencies)

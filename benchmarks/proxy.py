@@ -1,7 +1,7 @@
 """The gate against a bare reverse proxy and the target itself, in alternating rounds of one run.
 
-Read: one record before the answer. Write: intent before sending, outcome before the answer. Both with policy, schema,
-a flushed ledger. A figure is the median of the rounds; only ratios inside one run mean anything.
+Read: one record before the answer. Write: intent before sending, outcome before the answer. Both with a JSON body, policy,
+schema, a flushed ledger. A figure is the median of the rounds; only ratios inside one run mean anything.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from urllib.parse import urlsplit
 import uvloop
 
 from benchmarks.load import Sample, closed_loop, open_loop
+from benchmarks.measured import CONNECTOR, KINDS, measured_directory
 from benchmarks.report import show, summary, write
-from tests.e2e.harness import ROOT, GateProcess, child_environment, edit_config, free_port, init_directory
-from tests.e2e.raw import request
+from tests.e2e.harness import ROOT, GateProcess, child_environment, free_port
 
-READ_PATH = "/api/now/table/incident?sysparm_limit=1"
-WRITE_PATH = "/api/now/table/incident/a1"
-BODY = b'{"short_description": "measured", "comments": "what a triage step writes", "state": "2"}'
 OPEN_LOOP_SHARE = 0.5
 Address = tuple[str, int]
 
@@ -44,11 +41,7 @@ def server(kind: str, *arguments: int) -> Iterator[Address]:
 
 
 def _requests(token: str, prefix: str) -> dict[str, bytes]:
-    headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
-    return {
-        "read": request("GET", prefix + READ_PATH, headers),
-        "write": request("PATCH", prefix + WRITE_PATH, {**headers, "Content-Type": "application/json"}, BODY),
-    }
+    return {name: kind.raw(prefix, token) for name, kind in KINDS.items()}
 
 
 async def _rounds(
@@ -77,15 +70,14 @@ async def _scheduled(
 def run(rounds: int, seconds: float) -> dict[str, object]:
     """Measure, print and write; the document that was written."""
     with tempfile.TemporaryDirectory() as folder, server("target") as target, server("floor", target[1]) as floor:
-        directory = init_directory(Path(folder) / "gate")
-        edit_config(directory, {"instances": {"servicenow": {"base_url": f"http://{target[0]}:{target[1]}"}}})
+        directory = measured_directory(Path(folder) / "gate", f"http://{target[0]}:{target[1]}")
         with GateProcess.start(directory) as gate:
             token = gate.token("triage-bot", "triage")
             parts = urlsplit(gate.url)
             sides = {
                 "direct": (target, _requests(token, "")),
                 "floor": (floor, _requests(token, "")),
-                "gate": ((str(parts.hostname), int(parts.port or 0)), _requests(token, "/c/servicenow")),
+                "gate": ((str(parts.hostname), int(parts.port or 0)), _requests(token, f"/c/{CONNECTOR}")),
             }
             document: dict[str, object] = {}
             for concurrency in (16, 1):
