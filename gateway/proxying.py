@@ -6,7 +6,6 @@ refusal is a problem document. Leaves what a call may do to `gateway.flow.call`,
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator
 from time import monotonic
 
@@ -25,14 +24,13 @@ from gateway.flow.events import Flow
 from gateway.flow.values import ApiRequest, Finished, FlowContext, ProxyRequest, Trace
 from gateway.operations.log import EVENT_CALL, EVENT_REFUSED, LineLog
 from gateway.running import Running
+from pdp.fresh_ids import FreshIds
 
 INSTANCE_PREFIX = "/c/"
 CODE_OK = "ok"
 
-
-def new_call_id() -> str:
-    """A call's id: 128 random bits."""
-    return secrets.token_hex(16)
+new_call_id = FreshIds()
+"""A call's id: 128 random bits."""
 
 
 class CallRunner:
@@ -101,11 +99,11 @@ class CallRunner:
         if self._in_flight >= self._running.assembly.config.document.limits.calls_max:
             raise refusal("throttled", "the gate is working on as many calls as it may")
         self._in_flight += 1
-        self.services.metrics.in_flight.set(self._in_flight)
+        self.services.metrics.count_in_flight(self._in_flight)
 
     def _end(self) -> None:
         self._in_flight -= 1
-        self.services.metrics.in_flight.set(self._in_flight)
+        self.services.metrics.count_in_flight(self._in_flight)
 
     def _context(self) -> FlowContext:
         running = self._running

@@ -6,15 +6,14 @@ Guarantees nothing beyond their shape. Leaves making them to ``pdp.prepared``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from bundles.trusted_set import TrustedBundle
     from pdp.documents import Decision
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """A decision and what is needed to record it. ``seconds`` is the time it took, encoding and parsing included."""
 
     decision: Decision

@@ -112,16 +112,11 @@ def _context(asked: PolicyInput) -> dict[str, Any]:
     instant = asked.time_unix
     if not 0 <= instant < TIME_UNIX_MAX:
         raise InputRefused(f"time_unix is {instant!r}; seconds since 1970 are expected")
-    utc = datetime.fromtimestamp(instant, UTC)
-    local = utc if asked.zone == "UTC" else utc.astimezone(_zone(asked.zone))
+    seconds = int(instant)
+    text, weekday, minute_of_day = _second(seconds, asked.zone)
     context: dict[str, Any] = {
-        "time": f"{utc.isoformat(timespec='milliseconds')[:-6]}Z",
-        "clock": {
-            "unix": int(instant),
-            "weekday": _WEEKDAYS[local.weekday()],
-            "minute_of_day": local.hour * 60 + local.minute,
-            "zone": asked.zone,
-        },
+        "time": f"{text}.{min(round((instant - seconds) * 1_000_000) // 1000, 999):03d}Z",
+        "clock": {"unix": seconds, "weekday": weekday, "minute_of_day": minute_of_day, "zone": asked.zone},
         "call": asked.call,
     }
     if asked.ticket is not None:
@@ -136,6 +131,14 @@ def _context(asked: PolicyInput) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
+def _second(seconds: int, zone: str) -> tuple[str, str, int]:
+    """A second in UTC as text, and its weekday and minute of the day in `zone`."""
+    utc = datetime.fromtimestamp(seconds, UTC)
+    local = utc if zone == "UTC" else utc.astimezone(_zone(zone))
+    return utc.isoformat()[:19], _WEEKDAYS[local.weekday()], local.hour * 60 + local.minute
+
+
+@lru_cache(maxsize=64)
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
@@ -145,7 +148,7 @@ def _zone(name: str) -> ZoneInfo:
 
 def _checked(document: Mapping[str, Any], depth: int) -> dict[str, Any]:
     """A copy, lying at ``depth``, that every engine reads alike. No recursion: the depth is the caller's choice."""
-    if not isinstance(document, Mapping):
+    if type(document) is not dict and not isinstance(document, Mapping):
         raise InputRefused("the input document or a part of it is not an object")
     top: dict[str, Any] = {}
     unfilled: list[_Unfilled] = [(document, top, depth)]

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from pdp.decided import ActiveBundle, Decided
 from pdp.documents import Decision, Effect, PolicyInput, Reason, encode_document, encode_input, parse_decision
@@ -27,6 +26,7 @@ from pdp.errors import (
     PolicyStale,
     PolicyUnavailable,
 )
+from pdp.fresh_ids import FreshIds
 from pdp.probes import check_answer, check_count
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ REFUSED_BY = "tidegate.decision_document"
 """The rule that a denial names when the policy's answer does not count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One decision document's bytes, and the engine's own id for it where it gives one."""
 
     document: bytes
@@ -75,10 +74,6 @@ class _InForce:
     chains: Mapping[str, JsonValue]
 
 
-def _new_id() -> str:
-    return secrets.token_hex(16)
-
-
 class PolicyPlane:
     """Holds the one policy in force and answers questions with it. Belongs to one event loop."""
 
@@ -88,15 +83,15 @@ class PolicyPlane:
         *,
         now: Callable[[], float] = time.time,
         seconds: Callable[[], float] = time.perf_counter,
-        new_id: Callable[[], str] = _new_id,
+        new_id: Callable[[], str] | None = None,
         lease: Callable[[], bool] | None = None,
     ) -> None:
         """``now`` gives Unix seconds, ``seconds`` a steady clock for durations, ``lease`` says if it still holds."""
         self._engine = engine
         self._now = now
         self._seconds = seconds
-        self._new_id = new_id
         self._lease = lease
+        self._new_id = new_id if new_id is not None else FreshIds()
         self._loading = asyncio.Lock()
         self._in_force: _InForce | None = None
 

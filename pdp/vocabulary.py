@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from bundles.canonical import JsonValue
@@ -26,8 +26,7 @@ class Effect(StrEnum):
     ALLOW = "ALLOW"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Reason:
+class Reason(NamedTuple):
     """Why: a stable code, the rule that held, and words for people."""
 
     code: str
@@ -45,8 +44,7 @@ class ApprovalObligation:
     on_approval: str = "grant"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """An accepted decision: an effect this version enforces, sorted reasons, and its obligations."""
 
     effect: Effect
@@ -55,8 +53,7 @@ class Decision:
     cache_seconds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SubjectFacts:
+class SubjectFacts(NamedTuple):
     """Who asks, as the verified token says."""
 
     type: str
@@ -71,8 +68,7 @@ class SubjectFacts:
     on_behalf_of: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ActionFacts:
+class ActionFacts(NamedTuple):
     """What is asked for, as the signed connector manifest says."""
 
     name: str
@@ -82,8 +78,7 @@ class ActionFacts:
     idempotent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceFacts:
+class ResourceFacts(NamedTuple):
     """What it is done to, and where."""
 
     type: str
@@ -93,8 +88,7 @@ class ResourceFacts:
     placement: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyInput:
+class PolicyInput(NamedTuple):
     """One question. ``time_unix`` is in seconds (fractions are kept to milliseconds), ``zone`` an IANA name.
 
     Facts that are absent (``None``) are left out of the document, so that ``not input.context.ticket`` holds in Rego.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from bundles.canonical import JsonValue
@@ -19,8 +20,12 @@ STATED_REASON_CODE: Final = "stated_reason_untrusted"
 
 def rfc3339(wall: int) -> str:
     """Wall milliseconds as RFC 3339 in UTC."""
-    moment = datetime.fromtimestamp(wall // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{wall % 1000:03d}Z"
+    return f"{_second(wall // 1000)}.{wall % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def approval_document(approval: Approval, now: int) -> dict[str, JsonValue]:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from bundles.canonical import JsonValue, StrictJsonError, parse_strict, sha256_hex
@@ -47,8 +46,7 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=?-]{1,70}")
 _DISPOSITION = re.compile(r"form-data; ?name=\"([^\"\\\r\n]+)\"(?:; ?filename=\"([^\"\\\r\n]*)\")?")
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A parsed body and the kind it was read as; `present` is False when nothing was sent."""
 
     value: JsonValue

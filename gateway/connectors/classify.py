@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from bundles.canonical import JsonValue
 from bundles.errors import BundleRefused
@@ -30,8 +30,7 @@ _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\+?)\}")
 _DOT_SEGMENTS = frozenset({".", ".."})
 
 
-@dataclass(frozen=True, slots=True)
-class Classified:
+class Classified(NamedTuple):
     """One request recognised as one action, with the decoded values of its path parameters."""
 
     action: Action
@@ -157,8 +156,7 @@ class _Entry:
         return all(value_at(body, tokens) == expected for tokens, expected in self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(NamedTuple):
     """What method, path and query leave over. Never empty.
 
     `needs_body` says that the body must be parsed before the action is known. All candidates then share `body` (the

@@ -62,11 +62,12 @@ class LeakDetector:
         held, self._held = self._held, b""
         return held
 
-    def check(self, value: str) -> None:
-        """Raise for a secret in one header value."""
-        raw = value.encode("utf-8", "surrogateescape")
-        if any(secret in raw for secret in self._secrets):
-            raise refusal("upstream_failed", "the answer held a credential of the instance")
+    def check(self, values: Iterable[str]) -> None:
+        """Raise for a secret in one of an answer's header values, none of which holds a line end."""
+        raw = "\n".join(values).encode("utf-8", "surrogateescape")
+        for secret in self._secrets:
+            if secret in raw:
+                raise refusal("upstream_failed", "the answer held a credential of the instance")
 
     def _suspicious_suffix(self, window: bytes) -> int:
         """The length of the longest suffix of `window` that a secret begins with."""

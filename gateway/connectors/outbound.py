@@ -187,8 +187,9 @@ def strip_response_headers(headers: Iterable[tuple[str, str]], policy: HeaderPol
     **Security**: page 12 rule 18; cookies and `SameSite` ignore ports, so an answer under ``/c/`` must never act in the
     origin of the console.
     """
-    pairs = tuple((name.lower(), value) for name, value in headers)
-    dropped = policy.dropped_answers | connection_nominated(pairs)
+    pairs = tuple([(name.lower(), value) for name, value in headers])
+    nominated = connection_nominated(pairs)
+    dropped = policy.dropped_answers | nominated if nominated else policy.dropped_answers
     kept = [pair for pair in pairs if pair[0] not in dropped and not pair[0].startswith("tidegate-")]
     kept.extend(SANDBOX)
     return kept

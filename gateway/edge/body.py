@@ -7,6 +7,7 @@ too slow is a refusal. Leaves deadlines to `server`, parsing to `connectors.argu
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import lru_cache
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
@@ -23,11 +24,17 @@ def request_head(request: web.BaseRequest, *, uri_max_bytes: int = URI_MAX_BYTES
 
     Raises the refusals of `canonical_path` and `origin_form`; `check_head` is the caller's next step.
     """
-    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.raw_headers)
+    headers = tuple([(lower_name(name), value.decode("latin-1")) for name, value in request.raw_headers])
     raw_target = request.raw_path
     if not raw_target.startswith("/"):
         raw_target = origin_form(raw_target, request.headers.get("Host"))
     return RequestHead(request.method, canonical_path(raw_target, uri_max_bytes=uri_max_bytes), headers, request.remote)
+
+
+@lru_cache(maxsize=1024)
+def lower_name(raw: bytes) -> str:
+    """A header's name as it is compared: text in lower case."""
+    return raw.decode("latin-1").lower()
 
 
 def has_body(request: web.BaseRequest) -> bool:
@@ -43,6 +50,8 @@ async def read_body(request: web.BaseRequest, max_bytes: int) -> bytes:
     declared = request.content_length
     if declared is not None and declared > max_bytes:
         raise refusal("body_too_large", f"the body is larger than {max_bytes} bytes")
+    if request.content.is_eof() and request.content.exception() is None and request.content.total_bytes <= max_bytes:
+        return request.content.read_nowait()  # it came with the head
     chunks: list[bytes] = []
     size = 0
     async for chunk in stream_body(request):

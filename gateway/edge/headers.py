@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.edge.problem import refusal
 from gateway.edge.url import CanonicalTarget
@@ -50,8 +51,7 @@ _PREFERENCE = re.compile(r"\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)\s*(?:=\s*(\"[^\"]*\"
 _WAIT_SECONDS = re.compile(r"[0-9]{1,6}")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """Method, target and headers of one request; header names are lower case, in their order, values as they came."""
 
     method: str
@@ -76,6 +76,7 @@ class Prefer:
 
 
 NO_PREFERENCE = Prefer()
+_NONE: frozenset[str] = frozenset()
 
 
 def check_head(head: RequestHead) -> None:
@@ -142,13 +143,10 @@ def connection_nominated(headers: HeaderPairs) -> frozenset[str]:
 
     Source: RFC 9110 §7.6.1.
     """
-    return frozenset(
-        option.strip().lower()
-        for name, value in headers
-        if name == "connection"
-        for option in value.split(",")
-        if option.strip()
-    )
+    named = [value for name, value in headers if name == "connection"]
+    if not named:
+        return _NONE
+    return frozenset(option.strip().lower() for value in named for option in value.split(",") if option.strip())
 
 
 def prefer(headers: Iterable[tuple[str, str]]) -> Prefer:

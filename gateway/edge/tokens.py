@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.edge.problem import refusal
 from gateway.errors import GateMisuse, Refusal
@@ -26,8 +26,7 @@ _ALIASES = {"basic": "basic_password", "x-api-key": "header:x-api-key", "api-key
 _AUTHORIZATION = frozenset(_SCHEMES.values())
 
 
-@dataclass(frozen=True, slots=True)
-class FoundToken:
+class FoundToken(NamedTuple):
     """A token as it came, unverified, and the place (as the manifest names it) where it stood."""
 
     token: str

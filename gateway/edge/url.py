@@ -8,7 +8,7 @@ Leaves to the caller: which values a manifest's path parameters admit.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gateway.edge.problem import refusal
@@ -25,8 +25,7 @@ _FORBIDDEN_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb]|25|0[0-9A-Fa-f]|1[0-9A-Fa
 _SAFE_SEGMENT = re.compile(r"[A-Za-z0-9\-_~!$&'()*+,=:@.]*")
 
 
-@dataclass(frozen=True, slots=True)
-class CanonicalTarget:
+class CanonicalTarget(NamedTuple):
     """A request target in its only reading.
 
     `path` and `raw_query` are the octets as they came and as they go out; `segments` are decoded, one for each `/`;

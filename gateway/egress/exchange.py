@@ -82,7 +82,7 @@ class UpstreamResponse:
         self.status: int = message.code
         self.reason: str = message.reason
         self.headers: tuple[tuple[str, str], ...] = tuple(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in message.raw_headers
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.raw_headers]
         )
         self.trailers: tuple[tuple[str, str], ...] = ()
         self._payload = payload
@@ -104,6 +104,15 @@ class UpstreamResponse:
                 raise UpstreamFailed(f"the answer is larger than {max_bytes} bytes")
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def whole(self, max_bytes: int) -> bytes | None:
+        """The body if all of it is here already and it has at most `max_bytes`; else nothing is taken."""
+        payload = self._payload
+        if not payload.is_eof() or payload.exception() is not None or payload.total_bytes > max_bytes:
+            return None
+        body = payload.read_nowait()
+        await self._exchange.finish(reusable=True)
+        return body
 
     async def close(self, discard: bool = False) -> None:
         """Done with this answer; without its end having been read, or with `discard`, the connection is not reused."""

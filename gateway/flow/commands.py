@@ -6,7 +6,7 @@ throw the typed error into the flow; every other end is an event of `gateway.flo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.approvals.model import Approval, HeldCall
 from gateway.edge.headers import HeaderPairs
@@ -16,22 +16,19 @@ from gateway.store.port import StoreEffect
 from pdp.documents import PolicyInput
 
 
-@dataclass(frozen=True, slots=True)
-class ReadBody:
+class ReadBody(NamedTuple):
     """Read the whole request body, at most `max_bytes`. → BodyRead"""
 
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyToken:
+class VerifyToken(NamedTuple):
     """Verify a token, fetching unknown keys once. → Identified"""
 
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class RedeemTicket:
+class RedeemTicket(NamedTuple):
     """Use an upload ticket up. → Identified"""
 
     ticket: str
@@ -40,45 +37,39 @@ class RedeemTicket:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSwitches:
+class ReadSwitches(NamedTuple):
     """The kill switches that are set for a tenant now. → SwitchesRead"""
 
     tenant: str
 
 
-@dataclass(frozen=True, slots=True)
-class LookUpClaim:
+class LookUpClaim(NamedTuple):
     """What is known of an idempotency key. → ClaimRead"""
 
     log: LogId
     scope: str
 
 
-@dataclass(frozen=True, slots=True)
-class LoadAnswer:
+class LoadAnswer(NamedTuple):
     """The stored answer of an earlier call. → AnswerLoaded"""
 
     log: LogId
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskPolicy:
+class AskPolicy(NamedTuple):
     """Ask the bundle in force. → PolicyAnswered"""
 
     policy_input: PolicyInput
 
 
-@dataclass(frozen=True, slots=True)
-class OpenOrAttach:
+class OpenOrAttach(NamedTuple):
     """Open an approval for a held call or attach to the open one of the same call. → ApprovalRead"""
 
     held: HeldCall
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitApproval:
+class AwaitApproval(NamedTuple):
     """Wait until an approval is no longer pending, at most `seconds`. → ApprovalRead"""
 
     log: LogId
@@ -86,8 +77,7 @@ class AwaitApproval:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class AppendRecord:
+class AppendRecord(NamedTuple):
     """Make a record and its effects durable. → RecordAppended"""
 
     draft: RecordDraft
@@ -95,8 +85,7 @@ class AppendRecord:
     after_side_effect: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AppendIntent:
+class AppendIntent(NamedTuple):
     """Make an intent durable, using up the approval it stands on. → RecordAppended"""
 
     draft: RecordDraft
@@ -105,28 +94,24 @@ class AppendIntent:
     action_digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """Send the call to its instance. → AnswerBegan | DispatchFailed"""
 
     call: GovernedCall
     outbound: Outbound
 
 
-@dataclass(frozen=True, slots=True)
-class DropAnswer:
+class DropAnswer(NamedTuple):
     """Discard the answer that has begun, and its connection. → Done"""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadAnswer:
+class ReadAnswer(NamedTuple):
     """Read the answer that has begun, at most `max_bytes`. → AnswerRead | DispatchFailed"""
 
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class RewriteAnswer:
+class RewriteAnswer(NamedTuple):
     """Put the gate's addresses (and upload tickets) where the answer names the upstream. → AnswerRewritten"""
 
     call: GovernedCall
@@ -134,31 +119,27 @@ class RewriteAnswer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BeginStream:
+class BeginStream(NamedTuple):
     """Send status line and headers to the caller. → Done"""
 
     status: int
     headers: HeaderPairs
 
 
-@dataclass(frozen=True, slots=True)
-class RelayAnswer:
+class RelayAnswer(NamedTuple):
     """Pass the rest of the answer on, after what was read of it, without its terminator. → AnswerRelayed"""
 
     prefix: bytes
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndStream:
+class EndStream(NamedTuple):
     """End the caller's answer: properly, or cut without its terminator. → Done"""
 
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait before a retry. → Done"""
 
     seconds: float

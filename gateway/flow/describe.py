@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from bundles.canonical import JsonValue, canonical_json
@@ -276,4 +275,4 @@ def call_row(call: GovernedCall, trace: Trace, state: CallState, *, code: str | 
 
 def with_body(call: GovernedCall, body: bytes) -> GovernedCall:
     """The call with its streamed body spooled."""
-    return replace(call, outbound=replace(call.outbound, body=body, streamed=False))
+    return call._replace(outbound=call.outbound._replace(body=body, streamed=False))

@@ -115,7 +115,11 @@ class CallDriver:
             if isinstance(command, c.BeginStream | c.EndStream):
                 return command
             try:
-                event, error = await _PERFORM[type(command)](self, command), None
+                at_once = _AT_ONCE.get(type(command))
+                if at_once is not None:
+                    event, error = at_once(self, command), None
+                else:
+                    event, error = await _PERFORM[type(command)](self, command), None
             except (Refusal, StoreConflict) as refused:
                 error = refused
             except (LedgerUnavailable, RecordMalformed) as failed:
@@ -145,7 +149,7 @@ class CallDriver:
             await identify(self._reach.verifier, self._reach.keys, command.token, self._services.clock())
         )
 
-    async def _redeem(self, command: c.RedeemTicket) -> e.Event:
+    def _redeem(self, command: c.RedeemTicket) -> e.Event:
         claim = self._services.tickets.redeem(
             command.ticket,
             instance=command.instance,
@@ -157,7 +161,7 @@ class CallDriver:
 
     # -- controls and policy ----------------------------------------------------------------------------------------
 
-    async def _switches(self, command: c.ReadSwitches) -> e.Event:
+    def _switches(self, command: c.ReadSwitches) -> e.Event:
         return e.SwitchesRead(self._services.switches.of(command.tenant))
 
     async def _claim(self, command: c.LookUpClaim) -> e.Event:
@@ -193,7 +197,7 @@ class CallDriver:
     async def _append(self, command: c.AppendRecord) -> e.Event:
         started = monotonic()
         appended = await self._services.writer.append(command.draft, effects=command.effects)
-        self._services.metrics.ledger_append_seconds.observe(monotonic() - started)
+        self._services.metrics.observe_append(monotonic() - started)
         return e.RecordAppended(appended.seq)
 
     async def _append_intent(self, command: c.AppendIntent) -> e.Event:
@@ -236,22 +240,21 @@ class CallDriver:
     async def _began(self, call: GovernedCall, response: UpstreamResponse, injected: Injected) -> e.Event:
         self._response, self._pieces = response, response.content
         self._detector = LeakDetector(injected.spellings)
+        received = [(name.lower(), value) for name, value in response.headers]
         try:
-            check_answer_coding(response.headers)
-            for _, value in response.headers:
-                self._detector.check(value)
+            check_answer_coding(received)
+            self._detector.check([value for _, value in received])
         except Refusal:
             self._trace.sent = True
             await self._drop(c.DropAnswer())
             raise
         length, media_type = None, ""
-        for name, value in response.headers:
-            lower = name.lower()
-            if lower == "content-length" and value.isdecimal():
+        for name, value in received:
+            if name == "content-length" and value.isdecimal():
                 length = int(value)
-            elif lower == "content-type":
+            elif name == "content-type":
                 media_type = value.partition(";")[0].strip().lower()
-        headers = tuple(strip_response_headers(response.headers, call.plan.headers))
+        headers = tuple(strip_response_headers(received, call.plan.headers))
         return e.AnswerBegan(response.status, headers, length, media_type)
 
     async def _drop(self, command: c.DropAnswer) -> e.Event:
@@ -264,6 +267,17 @@ class CallDriver:
         pieces, detector = self._pieces, self._detector
         if pieces is None or detector is None or self._response is None:
             return e.DispatchFailed("failed", "upstream_failed", "there is no answer to read")
+        try:
+            whole = await self._response.whole(command.max_bytes)
+            if whole is not None:
+                return e.AnswerRead(detector.feed(whole) + detector.finish(), complete=True, leaked=False)
+        except Refusal:
+            return e.AnswerRead(b"", complete=True, leaked=True)
+        return await self._read_pieces(command, pieces, detector)
+
+    async def _read_pieces(
+        self, command: c.ReadAnswer, pieces: AsyncIterator[bytes], detector: LeakDetector
+    ) -> e.Event:
         found: list[bytes] = []
         size = 0
         try:
@@ -277,10 +291,10 @@ class CallDriver:
         except Refusal:
             return e.AnswerRead(b"", complete=True, leaked=True)
         found.append(detector.finish())
-        await self._response.close()
+        await self._close_response(discard=False)
         return e.AnswerRead(b"".join(found), complete=True, leaked=False)
 
-    async def _rewrite(self, command: c.RewriteAnswer) -> e.Event:
+    def _rewrite(self, command: c.RewriteAnswer) -> e.Event:
         call = command.call
         rewriter = self._reach.targets[call.plan.name].rewriter
         headers = tuple(rewriter.headers(command.headers))
@@ -404,11 +418,14 @@ def _approval_refusal(refused: ApprovalRefused) -> Refusal:
 
 _POLICY_CODES = frozenset({"engine_failed", "policy_unavailable", "policy_stale", "malformed_request"})
 
+_AT_ONCE: dict[type[Any], Callable[[CallDriver, Any], e.Event]] = {
+    c.RedeemTicket: CallDriver._redeem,
+    c.ReadSwitches: CallDriver._switches,
+    c.RewriteAnswer: CallDriver._rewrite,
+}
 _PERFORM: dict[type[Any], Callable[[CallDriver, Any], Awaitable[e.Event]]] = {
     c.ReadBody: CallDriver._read_body,
     c.VerifyToken: CallDriver._verify,
-    c.RedeemTicket: CallDriver._redeem,
-    c.ReadSwitches: CallDriver._switches,
     c.LookUpClaim: CallDriver._claim,
     c.LoadAnswer: CallDriver._load_answer,
     c.AskPolicy: CallDriver._ask,
@@ -419,6 +436,5 @@ _PERFORM: dict[type[Any], Callable[[CallDriver, Any], Awaitable[e.Event]]] = {
     c.Dispatch: CallDriver._dispatch,
     c.DropAnswer: CallDriver._drop,
     c.ReadAnswer: CallDriver._read_answer,
-    c.RewriteAnswer: CallDriver._rewrite,
     c.Pause: CallDriver._pause,
 }

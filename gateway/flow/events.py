@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from gateway.approvals.model import Approval
 from gateway.edge.headers import HeaderPairs
@@ -15,50 +14,43 @@ from gateway.store.port import KeyClaim, StoredAnswer, SwitchRow
 from pdp.decided import Decided
 
 
-@dataclass(frozen=True, slots=True)
-class BodyRead:
+class BodyRead(NamedTuple):
     """The request body, whole."""
 
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Identified:
+class Identified(NamedTuple):
     """Who asks."""
 
     subject: Subject
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchesRead:
+class SwitchesRead(NamedTuple):
     """The switches that are set."""
 
     switches: tuple[SwitchRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRead:
+class ClaimRead(NamedTuple):
     """What is known of an idempotency key, if anything."""
 
     claim: KeyClaim | None
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerLoaded:
+class AnswerLoaded(NamedTuple):
     """A stored answer, if it is still kept."""
 
     answer: StoredAnswer | None
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyAnswered:
+class PolicyAnswered(NamedTuple):
     """A decision."""
 
     decided: Decided
 
 
-@dataclass(frozen=True, slots=True)
-class ApprovalRead:
+class ApprovalRead(NamedTuple):
     """An approval as it stands, when that was, and whether the caller is still there."""
 
     approval: Approval
@@ -66,15 +58,13 @@ class ApprovalRead:
     caller_connected: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class RecordAppended:
+class RecordAppended(NamedTuple):
     """A record is durable."""
 
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerBegan:
+class AnswerBegan(NamedTuple):
     """The upstream's status line and headers are here; hop-by-hop headers and cookies are already gone."""
 
     status: int
@@ -83,8 +73,7 @@ class AnswerBegan:
     media_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchFailed:
+class DispatchFailed(NamedTuple):
     """No proper answer. `not_sent`: the service cannot have seen the call. Otherwise it may have acted."""
 
     kind: Literal["not_sent", "failed", "timeout"]
@@ -92,8 +81,7 @@ class DispatchFailed:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerRead:
+class AnswerRead(NamedTuple):
     """The answer's body, or its first bytes when it is longer than asked for (`complete` is false).
 
     `leaked`: an injected secret stands in it.
@@ -104,16 +92,14 @@ class AnswerRead:
     leaked: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerRewritten:
+class AnswerRewritten(NamedTuple):
     """The answer as the caller may see it."""
 
     headers: HeaderPairs
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerRelayed:
+class AnswerRelayed(NamedTuple):
     """How much was passed on, its SHA-256 (hex), and why it was cut, if it was."""
 
     length: int
@@ -121,8 +107,7 @@ class AnswerRelayed:
     cut: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """Nothing to say."""
 
 

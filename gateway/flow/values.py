@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bundles.canonical import JsonValue
 from bundles.manifest import Action, ConnectorManifest
@@ -67,8 +67,7 @@ def _within(name: str, names: frozenset[str]) -> bool:
     return ANY in names or name in names
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyRequest:
+class ProxyRequest(NamedTuple):
     """A request on ``/c/{instance}/…``: head, and the path below the instance as it came and decoded."""
 
     call_id: str
@@ -81,8 +80,7 @@ class ProxyRequest:
     has_body: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ApiRequest:
+class ApiRequest(NamedTuple):
     """A governed call in our own words (``POST /v1/calls``), its caller already identified."""
 
     call_id: str
@@ -98,8 +96,7 @@ class ApiRequest:
     received_unix: float
 
 
-@dataclass(frozen=True, slots=True)
-class Outbound:
+class Outbound(NamedTuple):
     """What is sent: path and query as octets, headers by the manifest's allow-list, credentials not yet injected.
 
     `body` is None for a streamed body, which the driver passes on unread; then `streamed` is true.
@@ -113,8 +110,7 @@ class Outbound:
     streamed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class GovernedCall:
+class GovernedCall(NamedTuple):
     """A call that is identified, classified and whole: what policy sees, what is recorded, what is sent."""
 
     call_id: str
@@ -141,8 +137,7 @@ class GovernedCall:
         return (self.subject.tenant, self.subject.workspace)
 
 
-@dataclass(frozen=True, slots=True)
-class FlowContext:
+class FlowContext(NamedTuple):
     """What the flow may look up in memory: limits, the HMAC key of a tenant, the chains of the bundle in force."""
 
     limits: FlowLimits
@@ -177,8 +172,7 @@ class Trace:
         return self.decided.decision.effect.value if self.decided is not None else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """How a call ended for its caller. `streamed` answers are already sent; then `body` is empty."""
 
     status: int

@@ -12,10 +12,9 @@ which `seq` and `prev` it gets.
 from __future__ import annotations
 
 import hashlib
-import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, Never
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple, Never
 
 import orjson
 
@@ -35,7 +34,6 @@ INTEGER_MAX: Final = 2**53 - 1
 LOG_NAME_MAX_BYTES: Final = 256
 GENESIS_HASH: Final = "0" * 64
 _SPLICE_MAX_BYTES: Final = 256
-_CONTAINERS: Final = frozenset({dict, list, tuple})
 
 
 class RecordMalformed(GateMisuse):
@@ -47,8 +45,7 @@ class RecordMalformed(GateMisuse):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
-class RecordDraft:
+class RecordDraft(NamedTuple):
     """What the caller says; the writer adds `v`, `seq`, `prev`, `hlc`, `wall` and `node`.
 
     `ids` holds `call`, `approval`, `dispatch`, `attempt` as far as they exist. By agreement an `outcome` or `call`
@@ -68,8 +65,7 @@ class RecordDraft:
     mode: str = "enforce"
 
 
-@dataclass(frozen=True, slots=True)
-class FrozenRecord:
+class FrozenRecord(NamedTuple):
     """A draft that passed the profile, encoded but for the four members that the transaction decides."""
 
     log: LogId
@@ -80,8 +76,7 @@ class FrozenRecord:
     tail: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where a record stands: its number and predecessor in the log, hybrid clock (ms, counter) and wall time (ms)."""
 
     seq: int
@@ -90,8 +85,7 @@ class Position:
     wall: int
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """A durable record: its log, number (from 0) and leaf hash (hex)."""
 
     log: LogId
@@ -105,28 +99,33 @@ def check_profile(value: object) -> None:
     Errors: `RecordMalformed` with code `record_float`, `record_integer`, `record_key`, `record_depth`,
     `record_text` or `record_type`.
     """
-    level: list[Any] = [value]
-    depth = 0
+    _check_values((value,), 0)
+
+
+def _check_values(values: Iterable[Any], depth: int) -> None:
+    """`values` lie inside `depth` containers."""
+    level: list[Iterable[Any]] = [values]
     while level:
-        depth += 1
-        following: list[Any] = []
-        for item in level:
-            kind = type(item)
-            if kind is str:
-                if not item.isascii():
-                    _check_text(item)
-            elif kind is dict:
-                _check_keys(item)
-                following.extend(item.values())
-            elif kind is list or kind is tuple:
-                following.extend(item)
-            elif kind is int:
-                if not -INTEGER_MAX <= item <= INTEGER_MAX:
-                    raise RecordMalformed("record_integer", "an integer is outside ±(2^53−1)")
-            elif item is not None and kind is not bool:
-                _refuse_type(item)
-        if depth > DEPTH_MAX and any(type(item) in _CONTAINERS for item in level):
+        following: list[Iterable[Any]] = []
+        for inside in level:
+            for item in inside:
+                kind = type(item)
+                if kind is str:
+                    if not item.isascii():
+                        _check_text(item)
+                elif kind is dict:
+                    _check_keys(item)
+                    following.append(item.values())
+                elif kind is list or kind is tuple:
+                    following.append(item)
+                elif kind is int:
+                    if not -INTEGER_MAX <= item <= INTEGER_MAX:
+                        raise RecordMalformed("record_integer", "an integer is outside ±(2^53−1)")
+                elif item is not None and kind is not bool:
+                    _refuse_type(item)
+        if following and depth >= DEPTH_MAX:
             raise RecordMalformed("record_depth", f"nested deeper than {DEPTH_MAX}")
+        depth += 1
         level = following
 
 
@@ -153,8 +152,7 @@ def freeze(draft: RecordDraft, *, node: str) -> FrozenRecord:
         "policy": draft.policy,
     }
     tail = {"subject": draft.subject}
-    for part in (head, middle, tail):
-        check_profile(part)
+    _check_values((head, middle, tail), 0)
     frozen = FrozenRecord(
         log=draft.log,
         kind=draft.kind,
@@ -202,7 +200,22 @@ def blob_digest(data: bytes) -> dict[str, object]:
 def keyed_digest(data: bytes, key: bytes) -> dict[str, object]:
     """The digest form of a guessable value: `{hmac, length}` under the tenant's key, so that nobody without the key
     can try values against the record."""
-    return {"hmac": hmac.new(key, data, hashlib.sha256).hexdigest(), "length": len(data)}
+    states = _keyed_states(key)
+    inner, outer = states[0].copy(), states[1].copy()
+    inner.update(data)
+    outer.update(inner.digest())
+    return {"hmac": outer.hexdigest(), "length": len(data)}
+
+
+@lru_cache(maxsize=64)
+def _keyed_states(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """HMAC-SHA-256 with `key` begun twice, inside and outside. **Source**: RFC 2104 §2 and §4."""
+    block = (key if len(key) <= 64 else hashlib.sha256(key).digest()).ljust(64, b"\0")
+    return hashlib.sha256(block.translate(_INNER_PAD)), hashlib.sha256(block.translate(_OUTER_PAD))
+
+
+_INNER_PAD: Final = bytes(octet ^ 0x36 for octet in range(256))
+_OUTER_PAD: Final = bytes(octet ^ 0x5C for octet in range(256))
 
 
 def _check_keys(value: dict[str, object]) -> None:

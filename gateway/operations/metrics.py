@@ -1,21 +1,86 @@
 """The gateway's counters and histograms, by the names of page 3.
 
 Guarantees: label cardinality is bounded by the signed bundle's connectors and actions; anything else is ``other``.
-Leaves serving them to ``gateway.operations.listener``.
+What every call touches is counted in plain numbers and becomes metrics when somebody asks. Belongs to the loop's
+thread. Leaves serving them to ``gateway.operations.listener``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
 
-_FAST = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.02, 0.1)
-_CALL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600)
-OTHER = "other"
-TENANTS_MAX = 256
-MEDIA_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+_FAST: Final = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.02, 0.1)
+_CALL: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600)
+OTHER: Final = "other"
+TENANTS_MAX: Final = 256
+SERIES_MAX: Final = 65_536
+MEDIA_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+CallLabels = tuple[str, str, str, str, str]
+
+
+class _Durations:
+    """One histogram series: how many values fell into each bucket, and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one value; a bound belongs to its own bucket."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """The cumulative buckets as the text format wants them."""
+        names = [*map(str, map(float, self.bounds)), "+Inf"]
+        sums, running = [], 0
+        for count in self.counts:
+            running += count
+            sums.append(float(running))
+        return list(zip(names, sums, strict=True))
+
+
+class _PerCall(Collector):
+    """What every call touches, as plain numbers."""
+
+    def __init__(self) -> None:
+        self.calls: dict[CallLabels, int] = {}
+        self.stages: dict[str, _Durations] = {}
+        self.decisions: dict[str, _Durations] = {}
+        self.appends = _Durations(_CALL)
+        self.in_flight = 0
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, made from the numbers."""
+        labels = ["tenant", "connector", "action", "effect", "code"]
+        calls = CounterMetricFamily("tidegate_calls", "Calls by their end.", labels=labels)
+        for values, count in self.calls.items():
+            calls.add_metric(values, count)
+        yield calls
+        stages = HistogramMetricFamily("tidegate_call_seconds", "Time of one call by stage.", labels=["stage"])
+        for stage, durations in self.stages.items():
+            stages.add_metric([stage], durations.buckets(), durations.total)
+        yield stages
+        decisions = HistogramMetricFamily(
+            "tidegate_pdp_decision_seconds", "Time of one decision.", labels=["engine", "cache"]
+        )
+        for engine, durations in self.decisions.items():
+            decisions.add_metric([engine, "off"], durations.buckets(), durations.total)
+        yield decisions
+        appends = HistogramMetricFamily("tidegate_ledger_append_seconds", "Time until a record is durable.")
+        appends.add_metric([], self.appends.buckets(), self.appends.total)
+        yield appends
+        yield GaugeMetricFamily("tidegate_calls_in_flight", "Calls being worked on.", value=self.in_flight)
 
 
 class Metrics:
@@ -25,23 +90,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._known: frozenset[str] = frozenset()
         self._tenants: set[str] = set()
-        self._children: dict[tuple[str, ...], Counter] = {}
-        self._stages: dict[str, Histogram] = {}
+        self._bounded: dict[CallLabels, CallLabels] = {}
+        self._per_call = _PerCall()
         make = self.registry
-        self._calls = Counter(
-            "tidegate_calls", "Calls by their end.", ["tenant", "connector", "action", "effect", "code"], registry=make
-        )
-        self._call_seconds = Histogram(
-            "tidegate_call_seconds", "Time of one call by stage.", ["stage"], buckets=_CALL, registry=make
-        )
-        self._decision_seconds = Histogram(
-            "tidegate_pdp_decision_seconds", "Time of one decision.", ["engine", "cache"], buckets=_FAST, registry=make
-        )
+        make.register(self._per_call)
         self.bundle_sequence = Gauge("tidegate_bundle_sequence", "Sequence of the active bundle.", registry=make)
         self.engine_errors = Counter("tidegate_engine_errors", "Decisions the engine failed.", registry=make)
-        self.ledger_append_seconds = Histogram(
-            "tidegate_ledger_append_seconds", "Time until a record is durable.", buckets=_CALL, registry=make
-        )
         self.ledger_unflushed = Gauge("tidegate_ledger_unflushed", "Records waiting to be durable.", registry=make)
         self.approvals_created = Counter("tidegate_approvals_created", "Approvals opened.", registry=make)
         self.approvals_pending = Gauge("tidegate_approvals_pending", "Callers held right now.", registry=make)
@@ -55,44 +109,54 @@ class Metrics:
         self.unauthenticated = Counter(
             "tidegate_unauthenticated", "Refusals before anybody was identified.", ["code"], registry=make
         )
-        self.in_flight = Gauge("tidegate_calls_in_flight", "Calls being worked on.", registry=make)
 
     def bound_labels(self, names: Iterable[str]) -> None:
         """Allow exactly these connector and action names as labels."""
         self._known = frozenset(names)
-        self._children.clear()
+        self._bounded.clear()
 
-    def count_call(self, labels: tuple[str, str, str, str, str]) -> None:
+    def count_call(self, labels: CallLabels) -> None:
         """Count one finished call by (tenant, connector, action, effect, code)."""
-        child = self._children.get(labels)
-        if child is None:
-            tenant, connector, action, effect, code = labels
-            if tenant not in self._tenants:
-                if len(self._tenants) < TENANTS_MAX:
-                    self._tenants.add(tenant)
-                else:
-                    tenant = OTHER
-            connector = connector if connector in self._known else OTHER
-            action = action if action in self._known else OTHER
-            child = self._calls.labels(tenant, connector, action, effect, code)
-            if len(self._children) < 65536:
-                self._children[labels] = child
-        child.inc()
+        bounded = self._bounded.get(labels)
+        if bounded is None:
+            bounded = self._bound(labels)
+            if len(self._bounded) < SERIES_MAX:
+                self._bounded[labels] = bounded
+        calls = self._per_call.calls
+        calls[bounded] = calls.get(bounded, 0) + 1
+
+    def _bound(self, labels: CallLabels) -> CallLabels:
+        tenant, connector, action, effect, code = labels
+        if tenant not in self._tenants:
+            if len(self._tenants) < TENANTS_MAX:
+                self._tenants.add(tenant)
+            else:
+                tenant = OTHER
+        connector = connector if connector in self._known else OTHER
+        action = action if action in self._known else OTHER
+        return (tenant, connector, action, effect, code)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Time one stage of a call took. ``stage`` is a constant of the driver."""
-        child = self._stages.get(stage)
-        if child is None:
-            child = self._stages[stage] = self._call_seconds.labels(stage)
-        child.observe(seconds)
+        durations = self._per_call.stages.get(stage)
+        if durations is None:
+            durations = self._per_call.stages[stage] = _Durations(_CALL)
+        durations.observe(seconds)
 
     def observe_decision(self, engine: str, seconds: float) -> None:
         """Time one decision took."""
-        key = "\0" + engine
-        child = self._stages.get(key)
-        if child is None:
-            child = self._stages[key] = self._decision_seconds.labels(engine, "off")
-        child.observe(seconds)
+        durations = self._per_call.decisions.get(engine)
+        if durations is None:
+            durations = self._per_call.decisions[engine] = _Durations(_FAST)
+        durations.observe(seconds)
+
+    def observe_append(self, seconds: float) -> None:
+        """Time until one record was durable."""
+        self._per_call.appends.observe(seconds)
+
+    def count_in_flight(self, calls: int) -> None:
+        """How many calls are being worked on."""
+        self._per_call.in_flight = calls
 
     def exposition(self) -> bytes:
         """All metrics in OpenMetrics text."""

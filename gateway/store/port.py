@@ -31,7 +31,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from gateway.approvals.model import Approval, ApprovalState
 from gateway.errors import GateError, GateUnavailable
@@ -72,8 +72,7 @@ class StoreConflict(GateError):
         self.approval = approval
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
+class StoredAnswer(NamedTuple):
     """An upstream's answer kept for a repeat; encrypted at rest under the tenant's key, at most `ANSWER_MAX_BYTES`."""
 
     status: int
@@ -256,8 +255,7 @@ StoreEffect = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BatchItem:
+class BatchItem(NamedTuple):
     """One record and the effects that live or die with it."""
 
     record: FrozenRecord

@@ -6,6 +6,8 @@ positional parameters, the others named ones.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -35,6 +37,27 @@ def _compiled(statement: Select[Any] | Insert | Update | Delete, style: str = "n
     return str(statement.compile(dialect=dialect))
 
 
+ROWS_AT_ONCE: Final = (64, 16, 4, 1)
+"""How many rows one statement takes: few sizes, so that each is prepared once."""
+
+
+@lru_cache(maxsize=16)
+def for_rows(statement: str, rows: int) -> str:
+    """A positional statement with one row of parameters, made to take `rows` of them."""
+    start = statement.index("(?")
+    end = statement.index(")", start) + 1
+    return statement[:start] + ", ".join([statement[start:end]] * rows) + statement[end:]
+
+
+def in_chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, list[Any]]]:
+    """`rows` in the sizes of `ROWS_AT_ONCE`: how many, and their parameters one after the other."""
+    begin = 0
+    while begin < len(rows):
+        size = next(size for size in ROWS_AT_ONCE if size <= len(rows) - begin)
+        yield size, [value for row in rows[begin : begin + size] for value in row]
+        begin += size
+
+
 def _p(name: str) -> ColumnElement[Any]:
     return bindparam(name)
 
@@ -58,8 +81,9 @@ INSERT_INTENT: Final = _compiled(
     .values(log_id=_p("log_id"), call=_p("call"), seq=_p("seq"), wall=_p("wall")),
     "qmark",
 )
-DELETE_INTENT: Final = _compiled(
-    delete(open_intents).where(open_intents.c.log_id == _p("log"), open_intents.c.call == _p("call_")), "qmark"
+DELETE_INTENT: Final = (
+    _compiled(delete(open_intents), "qmark")
+    + f" WHERE ({open_intents.c.log_id.name}, {open_intents.c.call.name}) IN (VALUES (?, ?))"
 )
 UPDATE_HEAD: Final = _compiled(
     update(logs)

@@ -58,6 +58,7 @@ class PolicyInstance:
         self._base = native("wasmtime_memory_data")
         self._base.restype = ctypes.c_void_p
         self._set_fuel = native("wasmtime_context_set_fuel")
+        self._bytes = native("wasmtime_memory_data_size")
         try:
             self._start(module, unchecked)
             self._admit()
@@ -219,7 +220,7 @@ class PolicyInstance:
         return result & 0xFFFFFFFF if isinstance(result, int) else 0
 
     def _size(self) -> int:
-        return 0 if self._memory is None else self._memory.data_len(self._store)
+        return 0 if self._memory is None else int(self._bytes(self._context, self._memory_ref))
 
     def _write(self, address: int, data: bytes) -> None:
         if address == 0 or address + len(data) > self._size():
@@ -228,11 +229,10 @@ class PolicyInstance:
 
     def _text(self, address: int, most: int, *, strict: bool = True) -> bytes:
         """The bytes from ``address`` to the next NUL, never past the memory's end or ``most``."""
-        memory = self._memory
-        size = 0 if memory is None else memory.data_len(self._store)
-        if memory is None or not 0 < address < size:
+        size = self._size()
+        if not 0 < address < size:
             raise EngineFailed("the module gave an address outside its memory")
-        base = ctypes.addressof(memory.data_ptr(self._store).contents)
+        base = self._base(self._context, self._memory_ref)
         available = min(most + 1, size - address)
         chunk = min(_FIRST_READ_BYTES, available)
         while True:

@@ -155,6 +155,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.store.sqlite_reads_driver
     gateway.store.statements
     pdp.agreement
+    pdp.fresh_ids
     pdp.opa_server
     pdp.prepared
     pdp.wasm.calls

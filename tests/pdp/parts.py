@@ -105,12 +105,12 @@ def bundle_of(
 
 def asked(**changes: object) -> PolicyInput:
     """The usual question with some facts changed."""
-    return replace(QUESTION, **changes)  # type: ignore[arg-type]
+    return QUESTION._replace(**changes)  # type: ignore[arg-type]
 
 
 def in_environment(environment: str) -> PolicyInput:
     """The usual question from another environment."""
-    return asked(subject=replace(QUESTION.subject, environment=environment))
+    return asked(subject=QUESTION.subject._replace(environment=environment))
 
 
 def module_text(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -29,8 +28,8 @@ def nested(depth: int) -> dict[str, Any]:
 
 def test_encode_input_writes_the_contract_when_every_fact_is_known() -> None:
     question = asked(
-        subject=replace(QUESTION.subject, acr="phr", amr=("hwk",), auth_time=1_763_735_000, on_behalf_of="ann"),
-        resource=replace(QUESTION.resource, placement="agent"),
+        subject=QUESTION.subject._replace(acr="phr", amr=("hwk",), auth_time=1_763_735_000, on_behalf_of="ann"),
+        resource=QUESTION.resource._replace(placement="agent"),
         ticket="T-1",
         run={"id": "run-1", "state": "open"},
         approval={"state": "approved", "chains": ["one-approver"]},

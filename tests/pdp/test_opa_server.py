@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -88,9 +88,9 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
 
 CORPUS = [
     *(in_environment(name) for name in ("dev", "prod", "test", "")),
-    *(asked(subject=replace(QUESTION.subject, roles=roles)) for roles in ((), ("operator",), ("b", "triage", "a"))),
+    *(asked(subject=QUESTION.subject._replace(roles=roles)) for roles in ((), ("operator",), ("b", "triage", "a"))),
     asked(args={"n": 1.0, "m": [1.5, -0.0], "t": "é\u2028\u0000"}),
-    asked(subject=replace(QUESTION.subject, roles=("triage", 'é"\\', ""))),
+    asked(subject=QUESTION.subject._replace(roles=("triage", 'é"\\', ""))),
 ]
 
 

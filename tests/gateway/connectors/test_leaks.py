@@ -69,8 +69,8 @@ def test_short_secret_is_not_looked_for() -> None:
 
 def test_header_value_is_checked_too() -> None:
     detector = LeakDetector(spellings([SECRET]))
-    detector.check("harmless")
-    assert refused(lambda: detector.check(f"Bearer {SECRET}")).code == "upstream_failed"
+    detector.check(["harmless", ""])
+    assert refused(lambda: detector.check(["a", f"Bearer {SECRET}"])).code == "upstream_failed"
 
 
 def test_secret_of_one_byte_is_seen() -> None:

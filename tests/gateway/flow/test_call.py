@@ -271,7 +271,7 @@ def test_approved_call_is_stale_when_policy_now_asks_another_chain() -> None:
 
 def test_approved_call_is_stale_when_the_chain_changed() -> None:
     granted = open_approval(ApprovalState.APPROVED)
-    changed = replace(granted, approval=replace(granted.approval, chain_digest="sha256:other"))
+    changed = granted._replace(approval=replace(granted.approval, chain_digest="sha256:other"))
     played = write([*WRITE_HEAD, HELD, changed, HELD, RECORDED])
     assert played.refused is not None
     assert played.refused.code == "stale_state"
@@ -279,7 +279,7 @@ def test_approved_call_is_stale_when_the_chain_changed() -> None:
 
 def test_approved_call_is_stale_when_what_would_be_sent_is_not_what_was_approved() -> None:
     granted = open_approval(ApprovalState.APPROVED)
-    other = replace(granted, approval=replace(granted.approval, action_digest="sha256:other"))
+    other = granted._replace(approval=replace(granted.approval, action_digest="sha256:other"))
     played = write([*WRITE_HEAD, HELD, other, HELD, RECORDED])
     assert played.refused is not None
     assert played.refused.code == "stale_state"
@@ -295,7 +295,7 @@ def test_approved_call_is_stale_when_somebody_used_the_approval_first() -> None:
 
 
 def test_nothing_runs_for_nobody_when_the_caller_hung_up_before_the_vote() -> None:
-    gone = replace(open_approval(ApprovalState.APPROVED), caller_connected=False)
+    gone = open_approval(ApprovalState.APPROVED)._replace(caller_connected=False)
     played = write([*WRITE_HEAD, HELD, open_approval(ApprovalState.PENDING), gone, RECORDED])
     assert played.refused is not None
     assert played.refused.code == "approval_required"
@@ -345,7 +345,7 @@ def test_idempotent_write_is_retried_to_the_manifests_limit_then_fails() -> None
     ids=["429 for any", "503 for idempotent", "503 not otherwise", "500 never"],
 )
 def test_answer_is_retried_by_status_only_where_it_may(status: int, method: str, dispatches: int) -> None:
-    busy = replace(BEGAN, status=status)
+    busy = BEGAN._replace(status=status)
     again: list[Answer] = [busy, e.DONE, e.DONE, NO_SWITCH, ALLOWED] if dispatches == 2 else []
     rest: list[Answer] = [BEGAN if again else busy, READ, REWRITTEN, RECORDED]
     played = _sent_write(*again, *rest, method=method)
@@ -371,7 +371,7 @@ def test_forbidden_address_is_not_tried_again() -> None:
 
 
 def test_answer_does_not_leave_when_it_holds_a_secret() -> None:
-    leaked = replace(READ, leaked=True)
+    leaked = READ._replace(leaked=True)
     played = read([IDENTIFIED, NO_SWITCH, ALLOWED, BEGAN, leaked, e.DONE, RECORDED])
     assert played.refused is not None
     assert played.refused.code == "upstream_failed"
@@ -386,7 +386,7 @@ def test_answer_does_not_leave_when_its_outcome_cannot_be_recorded() -> None:
 
 
 def _stream(*end: Answer) -> Played:
-    began = replace(BEGAN, media_type="text/event-stream", length=None)
+    began = BEGAN._replace(media_type="text/event-stream", length=None)
     return read([IDENTIFIED, NO_SWITCH, ALLOWED, began, REWRITTEN, *end], "/api/watch")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -122,7 +121,7 @@ def test_freeze_refuses_when_the_record_is_one_byte_too_large() -> None:
 )
 def test_freeze_refuses_when_the_log_has_no_usable_name(log: tuple[str, str]) -> None:
     with pytest.raises(RecordMalformed) as caught:
-        freeze(replace(draft(), log=log), node="n1")
+        freeze(draft()._replace(log=log), node="n1")
     assert caught.value.code == "record_log"
 
 
