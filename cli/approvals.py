@@ -33,7 +33,9 @@ def _table(console: Console, items: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table()
-    for heading in ("approval", "state", "action", "instance", "asked by", "decide by"):
+    longest = max(len(shown(item["id"])) for item in items)
+    table.add_column("approval", no_wrap=True, min_width=longest)  # to be copied: never folded, whatever the width
+    for heading in ("state", "action", "instance", "asked by", "decide by"):
         table.add_column(heading, overflow="fold")
     for item in items:
         subject = item.get("subject")
