@@ -32,7 +32,13 @@ from gateway.assembly import (
     remembered_as,
     trust_policy,
 )
-from gateway.bundle_follower import RELOAD_WAIT_SECONDS, BundleFollower, FollowedSource, followed_source
+from gateway.bundle_follower import (
+    RELOAD_WAIT_SECONDS,
+    START_WAIT_SECONDS,
+    BundleFollower,
+    FollowedSource,
+    followed_source,
+)
 from gateway.config import ConfigError, GatewayConfig, load_config
 from gateway.connectors.tickets import TicketBook
 from gateway.edge.server import RunningServer, start_server
@@ -366,7 +372,7 @@ async def _started(
         bundle = await asyncio.to_thread(trusted_bundle, config, await highest())
     lease = followed[0].holds if followed is not None else None
     policy = PolicyPlane(_engine(config, keys.key("_gate", "record-hmac")), lease=lease)
-    await policy.load(bundle)
+    bundle = await _loaded(policy, bundle, followed[1] if followed is not None else None)
     services = _services(config, (store, writer), policy, keys, pools)
     assembly: Assembly = await asyncio.to_thread(build_assembly, config, bundle, services.pools)
     await assembly.keys.start()
@@ -380,6 +386,18 @@ async def _started(
     started = {"what": "started", "bundle": bundle.revision, "engine": policy_name(policy), "unknown": unknown}
     lines.line(EVENT_GATE, started)
     return gate
+
+
+async def _loaded(policy: PolicyPlane, bundle: TrustedBundle, follower: BundleFollower | None) -> TrustedBundle:
+    """Put the first bundle in force: where the one kept on disk no longer can be, one that the service has instead."""
+    try:
+        await policy.load(bundle)
+    except PdpError:
+        if follower is None or not follower.restored:
+            raise
+        bundle = await follower.fetched(START_WAIT_SECONDS)
+        await policy.load(bundle)
+    return bundle
 
 
 def policy_name(policy: PolicyPlane) -> str | None:

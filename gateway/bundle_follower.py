@@ -23,7 +23,7 @@ from gateway.egress.addresses import AddressClass, address_classes
 from gateway.egress.dialer import UpstreamPools
 from gateway.errors import GateUnavailable
 
-START_WAIT_SECONDS = 30.0
+START_WAIT_SECONDS = 15.0
 RELOAD_WAIT_SECONDS = 10.0
 
 Say = Callable[[BundleError], None]
@@ -77,6 +77,7 @@ class BundleFollower:
         parts = ClientParts(fetch, ClientFiles(bundle_folder(config)), guard, highest)
         self._client = BundleClient(source.trust, source.settings, parts)
         self._offer: Offer | None = None
+        self.restored = False
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> TrustedBundle:
@@ -85,6 +86,7 @@ class BundleFollower:
         Raises `BundleServiceUnavailable` when there is neither.
         """
         bundle = await self._client.restore()
+        self.restored = bundle is not None
         return bundle if bundle is not None else await self.fetched(START_WAIT_SECONDS)
 
     async def fetched(self, within_seconds: float) -> TrustedBundle:

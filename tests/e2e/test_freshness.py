@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -116,6 +117,61 @@ def test_published_bundle_comes_into_force_without_a_restart(service: ServicePro
         assert metrics.status == 200
 
 
+def test_published_bundle_comes_at_once_when_the_question_is_held(service: ServiceProcess, directory: Path) -> None:
+    statements_hold(service, 80)
+    follow(directory, service, lease_seconds=80, poll_seconds=20)
+    with GateProcess.start(directory) as gate:
+        # The first statement came with the start; the next question is held for 20 seconds, or until there is news.
+        until("a held question", lambda: True if held(gate) else None)
+        newer(service, directory, 2)
+        began = time.monotonic()
+        until("sequence 2", lambda: True if (b := enforced(gate)) and b["sequence"] == 2 else None)
+        assert time.monotonic() - began < 10
+
+
+def held(gate: GateProcess) -> bool:
+    """Whether the gate has asked again since its first bundle, so that now a question lies at the service."""
+    bundle = enforced(gate)
+    return bundle is not None and bundle["source"]["asked_at"] is not None
+
+
+def statements_hold(service: ServiceProcess, seconds: int) -> None:
+    """Start the service anew with a longer time to live."""
+    path = service.directory / "service.yaml"
+    path.write_text(path.read_text().replace(f"ttl_seconds: {LEASE_SECONDS}", f"ttl_seconds: {seconds}"))
+    service.stop()
+    service.start()
+
+
+def reloads(gate: GateProcess) -> list[str]:
+    """How each reload so far ended."""
+    lines = [line for line in gate.log.read_text().splitlines() if '"reload' in line]
+    return [json.loads(line)["what"] for line in lines]
+
+
+def test_reload_needs_the_service_only_when_what_is_trusted_changed(service: ServiceProcess, directory: Path) -> None:
+    statements_hold(service, 80)
+    follow(directory, service, lease_seconds=80, poll_seconds=5)
+    with GateProcess.start(directory) as gate:
+        service.stop()
+        edit_config(directory, {"limits": {"calls_max": 77}})
+        os.kill(gate.process.pid, signal.SIGHUP)
+        assert until("the first reload", lambda: reloads(gate) or None) == ["reloaded"]
+        bundle = read_config(directory)["bundles"][0]
+        edit_config(directory, {"bundles": [{**bundle, "audience": "another"}]})
+        os.kill(gate.process.pid, signal.SIGHUP)
+        ended = until("the second reload", lambda: found if len(found := reloads(gate)) > 1 else None)
+        assert ended == ["reloaded", "reload_refused"]
+        assert code(gate) == "ok"
+        service.start()
+        edit_config(directory, {"bundles": [{**bundle, "poll_seconds": 1}]})
+        os.kill(gate.process.pid, signal.SIGHUP)
+        ended = until("the third reload", lambda: found if len(found := reloads(gate)) > 2 else None)
+        assert ended[2] == "reloaded" and code(gate) == "ok"
+        newer(service, directory, 2)
+        until("sequence 2", lambda: True if (b := enforced(gate)) and b["sequence"] == 2 else None)
+
+
 def test_captured_older_bundle_is_refused_also_after_a_restart(service: ServiceProcess, directory: Path) -> None:
     older = (directory / "bundle.tar.gz").read_bytes()
     identity = BundleIdentity("main", f"sha256:{sha256_hex(older)}", 1)
@@ -153,10 +209,7 @@ def test_restart_decides_with_the_kept_bundle_only_while_its_lease_holds(
     service: ServiceProcess, directory: Path, tmp_path: Path
 ) -> None:
     follow(directory, service, lease_seconds=20)
-    config = service.directory / "service.yaml"
-    config.write_text(config.read_text().replace("ttl_seconds: 3", "ttl_seconds: 20"))
-    service.stop()
-    service.start()
+    statements_hold(service, 20)
     with GateProcess.start(directory) as gate:
         assert code(gate) == "ok"
     service.stop()
