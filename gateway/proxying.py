@@ -14,11 +14,11 @@ from aiohttp import web
 from gateway.approvals.render import rfc3339
 from gateway.edge.answer import Answer
 from gateway.edge.body import has_body, request_head
-from gateway.edge.headers import HeaderPairs, Prefer, RequestHead, prefer
+from gateway.edge.headers import NO_PREFERENCE, HeaderPairs, Prefer, RequestHead, prefer
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
 from gateway.flow import commands as c
-from gateway.flow.call import api_flow, proxy_flow
+from gateway.flow.call import absent_flow, api_flow, proxy_flow
 from gateway.flow.driver import CallDriver, Services
 from gateway.flow.events import Flow
 from gateway.flow.values import ApiRequest, Finished, FlowContext, ProxyRequest, Trace
@@ -27,6 +27,7 @@ from gateway.running import Running
 from pdp.fresh_ids import FreshIds
 
 INSTANCE_PREFIX = "/c/"
+INSTANCE_MAX_CHARACTERS = 64
 CODE_OK = "ok"
 
 new_call_id = FreshIds()
@@ -59,7 +60,9 @@ class CallRunner:
         name, _, _ = head.target.path.removeprefix(INSTANCE_PREFIX).partition("/")
         plan = assembly.plans.get(name)
         if plan is None:
-            raise refusal("not_found", "there is no such instance")
+            trace = Trace(new_call_id(), "", name[:INSTANCE_MAX_CHARACTERS])
+            driver = CallDriver(self.services, assembly.reach, trace, request)
+            return await self._answered(driver, absent_flow(head, trace), trace, NO_PREFERENCE)
         trace = Trace(new_call_id(), plan.manifest.connector, name)
         prefix = len(INSTANCE_PREFIX) + len(name)
         proxied = ProxyRequest(

@@ -21,6 +21,9 @@ TICKET_PARAMETER = "tidegate_ticket"
 
 Pairs = Sequence[tuple[str, str]]
 
+ANY_PLACE = ("bearer", "token", "basic_password", "x-api-key", "api-key")
+"""Where clients put a token in the head, for a request to an instance that names no place because there is none."""
+
 _SCHEMES = {"bearer": "bearer", "token": "token", "basic": "basic_password"}
 _ALIASES = {"basic": "basic_password", "x-api-key": "header:x-api-key", "api-key": "header:api-key"}
 _AUTHORIZATION = frozenset(_SCHEMES.values())
@@ -47,7 +50,8 @@ def find_token(
     no place holds one, `identity_invalid` when one cannot be read, `malformed_request` when two differ or when a
     credential stands anywhere else.
 
-    Security: page 12 rule 6. A second credential could make the service act as somebody else than was decided.
+    Security: page 12 rule 6. A second credential could make the service act as somebody else than was decided. Where a
+    token is looked for is not said to who brings none: it would tell which services stand behind the gate.
     """
     accepted = {_ALIASES.get(place, place): place for place in places}
     found: list[FoundToken] = []
@@ -62,7 +66,7 @@ def find_token(
         if place not in accepted and place not in _AUTHORIZATION and _values(place, headers, query, form):
             raise _elsewhere()
     if not found:
-        raise refusal("identity_missing", "a Tidegate token is expected as " + " or ".join(places))
+        raise refusal("identity_missing", "no Tidegate token stands where this service's clients put their secret")
     if any(other.token != found[0].token for other in found[1:]):
         raise refusal("malformed_request", "the request carries two different tokens")
     if not found[0].token:

@@ -11,10 +11,20 @@ from bundles.canonical import JsonValue
 from gateway.approvals.digest import action_digest, chain_digest
 from gateway.approvals.model import Approval, ApprovalState
 from gateway.approvals.render import rfc3339
+from gateway.edge.headers import RequestHead, check_head
 from gateway.edge.problem import refusal
+from gateway.edge.tokens import ANY_PLACE, find_token
 from gateway.errors import Refusal
 from gateway.flow.answering import deliver
-from gateway.flow.commands import AppendIntent, AppendRecord, AskPolicy, AwaitApproval, OpenOrAttach, ReadBody
+from gateway.flow.commands import (
+    AppendIntent,
+    AppendRecord,
+    AskPolicy,
+    AwaitApproval,
+    OpenOrAttach,
+    ReadBody,
+    VerifyToken,
+)
 from gateway.flow.describe import (
     Recorder,
     call_fields,
@@ -26,7 +36,7 @@ from gateway.flow.describe import (
     with_body,
 )
 from gateway.flow.dispatching import dispatch, refuse_killed
-from gateway.flow.events import ApprovalRead, BodyRead, Flow, PolicyAnswered, expect
+from gateway.flow.events import ApprovalRead, BodyRead, Flow, Identified, PolicyAnswered, expect
 from gateway.flow.once import KeyScope, key_effects, key_scope, look_up, replay
 from gateway.flow.prepare import begin_proxy, prepare_api, prepare_proxy
 from gateway.flow.values import ApiRequest, Finished, FlowContext, GovernedCall, ProxyRequest, Trace
@@ -56,6 +66,20 @@ def api_flow(request: ApiRequest, trace: Trace, context: FlowContext) -> Flow[Fi
         yield from _record_early(trace, refused)
         raise
     return (yield from _governed(call, trace, context))
+
+
+def absent_flow(head: RequestHead, trace: Trace) -> Flow[Finished]:
+    """A request to an instance that there is not: always a refusal.
+
+    **Security**: `not_found` is for identified callers; anybody else gets what a known instance answers them, so that
+    names cannot be probed without a token.
+    """
+    check_head(head)
+    found = find_token(head.headers, head.target.query, None, ANY_PLACE)
+    trace.subject = expect((yield VerifyToken(found.token)), Identified).subject
+    refused = refusal("not_found", "there is no such instance")
+    yield from _record_early(trace, refused)
+    raise refused
 
 
 def _record_early(trace: Trace, refused: Refusal) -> Flow[None]:
