@@ -98,6 +98,9 @@ class Gate:
         self._config_path = config_path
         self._followed = followed
         self._bundle_metrics: BundleMetrics | None = None
+        if followed is not None:
+            running.freshness = self._follower_status
+            self._bundle_metrics = BundleMetrics(running.services.metrics.registry, self._follower_status)
         self._servers: list[RunningServer] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading = asyncio.Lock()
@@ -128,9 +131,6 @@ class Gate:
             self.metrics_port = server.port
         self._tasks.append(asyncio.create_task(self._watch(), name="gate-watch"))
         if self._followed is not None:
-            status = self._follower_status
-            self._bundle_metrics = BundleMetrics(self._running.services.metrics.registry, status)
-            self._running.freshness = status
             self._followed[1].follow(self._install, self._say_bundle_fault)
         _calm_collector()
 
