@@ -21,8 +21,8 @@ HEAVY = frozenset({"aiohttp", "cryptography", "jwt", "opa_client", "pydantic", "
         pytest.param("approvals", set(), id="approvals"),
         pytest.param("call", set(), id="call"),
         pytest.param("switch", set(), id="switch"),
-        pytest.param("token", {"pydantic"}, id="token, before it signs"),
-        pytest.param("ledger", {"pydantic", "sqlalchemy"}, id="ledger"),
+        pytest.param("token", {"pydantic", "cryptography"}, id="token, before it signs"),
+        pytest.param("ledger", {"pydantic", "cryptography", "sqlalchemy"}, id="ledger"),
     ],
 )
 def test_command_imports_no_more_than_it_needs_when_it_is(noun: str, allowed: set[str]) -> None:
