@@ -6,8 +6,9 @@ allow contains {"code": "role", "message": concat(" ", ["the role", role, "grant
 	input.action.name in operations[role]
 }
 
-# Whoever may call may see what became of their calls and take back what they asked for.
+# Whoever may call may ask whether they may, see what became of their calls and take back what they asked for.
 caller := {
+	"tidegate.access.evaluate",
 	"tidegate.call.create",
 	"tidegate.call.read",
 	"tidegate.approval.read",
@@ -38,6 +39,14 @@ operations := {
 		"tidegate.simulate.rules",
 		"tidegate.metrics.read",
 		"tidegate.ledger.read",
+	},
+	"enforcer": {
+		"tidegate.access.evaluate",
+		"tidegate.access.subject",
+	},
+	"collector": {
+		"tidegate.opa.log",
+		"tidegate.opa.status",
 	},
 	"publisher": {
 		"tidegate.enforcement.read",

@@ -46,3 +46,25 @@ test_unknown_operations_are_granted_to_nobody if {
 		not granted(role, "tidegate.ledger.erase")
 	}
 }
+
+test_callers_ask_only_about_themselves if {
+	every role in ["triage", "developer", "approver", "operator"] {
+		granted(role, "tidegate.access.evaluate")
+		not granted(role, "tidegate.access.subject")
+	}
+}
+
+test_enforcers_ask_about_others_and_do_nothing_else if {
+	granted("enforcer", "tidegate.access.subject")
+	every action in ["tidegate.call.create", "tidegate.call.read", "tidegate.opa.log"] {
+		not granted("enforcer", action)
+	}
+}
+
+test_only_collectors_hand_in_what_an_engine_logged if {
+	granted("collector", "tidegate.opa.log")
+	granted("collector", "tidegate.opa.status")
+	every role in ["triage", "developer", "approver", "operator", "auditor", "publisher", "enforcer"] {
+		not granted(role, "tidegate.opa.log")
+	}
+}
