@@ -24,7 +24,19 @@ LogId = tuple[str, str]
 """(tenant, workspace): each has its own chain."""
 
 RecordKind = Literal[
-    "intent", "outcome", "call", "approval", "vote", "switch", "refusal", "response_began", "bundle", "start"
+    "intent",
+    "outcome",
+    "call",
+    "approval",
+    "vote",
+    "switch",
+    "refusal",
+    "response_began",
+    "bundle",
+    "start",
+    "evaluation",
+    "opa_decision",
+    "opa_status",
 ]
 
 RECORD_VERSION: Final = 1
