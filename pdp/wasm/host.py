@@ -31,7 +31,7 @@ from pdp.wasm.packages import check_apart, package_paths
 
 if TYPE_CHECKING:
     from bundles.canonical import JsonValue
-    from bundles.trusted_set import TrustedBundle
+    from bundles.content import BundleContent
 
 PROFILES = frozenset(("1",))
 ENGINE_NAME = "wasm"
@@ -74,7 +74,7 @@ class WasmEngine:
         """Whether the quick call passed its self-test and is used."""
         return self._unchecked
 
-    def prepare(self, bundle: TrustedBundle) -> WasmPolicy:
+    def prepare(self, bundle: BundleContent) -> WasmPolicy:
         """Compile and load a bundle; raises ``PolicyRefused``. Takes up to seconds: call it in a thread."""
         if bundle.profile not in PROFILES:
             raise PolicyRefused(f"the bundle's profile is {bundle.profile!r}", code="policy_profile_missing")

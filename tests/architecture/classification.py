@@ -25,7 +25,9 @@ PURE: frozenset[str] = frozenset(
     bundles.source_layout
     bundles.trusted_set
     bundles.yaml_text
+    gateway.api.authzen_mapping
     gateway.api.openapi
+    gateway.api.operations
     gateway.approvals.codec
     gateway.approvals.digest
     gateway.approvals.model
@@ -79,8 +81,11 @@ PURE: frozenset[str] = frozenset(
     pdp.documents
     pdp.engine
     pdp.errors
+    pdp.facts
     pdp.input_document
     pdp.probes
+    pdp.simulate
+    pdp.trace
     pdp.vocabulary
     pdp.wasm.answer
     pdp.wasm.data
@@ -117,6 +122,7 @@ SHELL: frozenset[str] = frozenset(
     cli.switch
     cli.token
     gateway.api.approvals
+    gateway.api.authzen
     gateway.api.calls
     gateway.api.exchange
     gateway.api.management
@@ -155,6 +161,8 @@ SHELL: frozenset[str] = frozenset(
     gateway.store.sqlite_reads_driver
     gateway.store.statements
     pdp.agreement
+    pdp.aside
+    pdp.explain
     pdp.fresh_ids
     pdp.opa_server
     pdp.prepared
