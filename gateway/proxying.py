@@ -162,7 +162,7 @@ class CallRunner:
 
 def _line(trace: Trace, code: str, status: int, seconds: float, now: float) -> dict[str, object]:
     subject, decided = trace.subject, trace.decided
-    return {
+    line: dict[str, object] = {
         "time": rfc3339(int(now * 1000)),
         "call": trace.call_id,
         "instance": trace.instance,
@@ -182,6 +182,9 @@ def _line(trace: Trace, code: str, status: int, seconds: float, now: float) -> d
         "code": code,
         "seconds": round(seconds, 6),
     }
+    if trace.fault:
+        line["fault"] = trace.fault
+    return line
 
 
 def call_headers(trace: Trace) -> HeaderPairs:

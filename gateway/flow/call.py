@@ -50,7 +50,7 @@ def proxy_flow(request: ProxyRequest, trace: Trace, context: FlowContext) -> Flo
     subject, found, reader = yield from begin_proxy(request, context.limits)
     trace.subject = subject
     try:
-        call = yield from prepare_proxy(request, subject, found, reader, context.limits)
+        call = yield from prepare_proxy(request, trace, (subject, found), reader, context.limits)
     except Refusal as refused:
         yield from _record_early(trace, refused)
         raise
@@ -61,7 +61,7 @@ def api_flow(request: ApiRequest, trace: Trace, context: FlowContext) -> Flow[Fi
     """A governed call in our own words, its caller identified already."""
     trace.subject = request.subject
     try:
-        call = prepare_api(request)
+        call = prepare_api(request, trace)
     except Refusal as refused:
         yield from _record_early(trace, refused)
         raise
@@ -119,6 +119,9 @@ def _refusal_record(call: GovernedCall, trace: Trace, recorder: Recorder, refuse
 def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: Recorder) -> Flow[Finished]:
     """Controls, decision, hold, intent, dispatch, answer."""
     yield from refuse_killed(call)
+    if call.action.placement is not None:
+        message = "the manifest places this action at an agent, and this gate has none"
+        raise refusal("denied", message, reasons=_not_supported(message))
     scope = key_scope(call)
     if call.outbound.streamed and scope is not None:
         call = yield from _spooled(call, context)
@@ -166,7 +169,7 @@ def _decide(call: GovernedCall, trace: Trace, *, now: float, approval: Approval 
         return decided
     reasons = reasons_of(decided)
     if effect is not Effect.DENY:
-        reasons = [{"code": "not_supported", "rule": "", "message": f"{effect.value} is not enforced by this gate"}]
+        reasons = _not_supported(f"{effect.value} is not enforced by this gate")
     raise refusal("denied", "", reasons=reasons, decision=decided.decision_id)
 
 
@@ -179,7 +182,7 @@ def _hold(call: GovernedCall, trace: Trace, context: FlowContext, decided: Decid
     """An approval that may be used now, decided again with it; or a refusal that says what is missing."""
     obligation = decided.decision.approval
     if obligation is None or len(obligation.chains) != 1:
-        raise refusal("denied", "several chains at once are not enforced by this gate", reasons=_not_supported())
+        raise refusal("denied", "several chains at once are not enforced by this gate", reasons=_not_supported(NOT_YET))
     chain = context.chains().get(obligation.chains[0])
     held = held_call(call, decided, obligation, chain)
     read = expect((yield OpenOrAttach(held)), ApprovalRead)
@@ -196,8 +199,11 @@ def _hold(call: GovernedCall, trace: Trace, context: FlowContext, decided: Decid
     return read.approval
 
 
-def _not_supported() -> list[dict[str, str]]:
-    return [{"code": "not_supported", "rule": "", "message": "this gate does not enforce it yet"}]
+NOT_YET = "this gate does not enforce it yet"
+
+
+def _not_supported(message: str) -> list[dict[str, str]]:
+    return [{"code": "not_supported", "rule": "", "message": message}]
 
 
 def _check_same_chain(approval: Approval, again: Decided, chains: dict[str, JsonValue]) -> None:

@@ -241,12 +241,18 @@ class Recorder:
 
 def early_refusal(trace: Trace, subject: Subject, code: str) -> RecordDraft:
     """The record of a refusal of an identified caller whose request never became a call."""
+    action: dict[str, object] = {"name": trace.action, "connector": trace.connector, "instance": trace.instance}
+    if trace.mode:
+        action["mode"] = trace.mode
+    ids: dict[str, object] = {"call": trace.call_id}
+    if trace.approval_id is not None:
+        ids["approval"] = trace.approval_id
     return RecordDraft(
         log=(subject.tenant, subject.workspace),
         kind="refusal",
-        ids={"call": trace.call_id},
+        ids=ids,
         subject=_subject_record(subject),
-        action={"name": trace.action, "connector": trace.connector, "instance": trace.instance, "code": code},
+        action={**action, "code": code},
         decision=decision_record(trace.decided) if trace.decided is not None else None,
         policy=policy_record(trace.decided),
         digests={},

@@ -122,10 +122,9 @@ class CallDriver:
                     event, error = await _PERFORM[type(command)](self, command), None
             except (Refusal, StoreConflict) as refused:
                 error = refused
-            except (LedgerUnavailable, RecordMalformed) as failed:
-                error = refusal("ledger_unavailable", failed.detail)
-            except StoreUnavailable as failed:
-                error = refusal("ledger_unavailable", failed.detail)
+            except (LedgerUnavailable, RecordMalformed, StoreUnavailable) as failed:
+                self._trace.fault = failed.detail
+                error = refusal("ledger_unavailable")
             except ApprovalRefused as refused_approval:
                 error = _approval_refusal(refused_approval)
             except PdpError as failed_policy:

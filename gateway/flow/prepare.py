@@ -25,7 +25,7 @@ from gateway.edge.tokens import FoundToken, find_token
 from gateway.errors import Refusal
 from gateway.flow.commands import ReadBody, RedeemTicket, VerifyToken
 from gateway.flow.events import BodyRead, Flow, Identified, expect
-from gateway.flow.values import ApiRequest, FlowLimits, GovernedCall, Outbound, ProxyRequest
+from gateway.flow.values import ApiRequest, FlowLimits, GovernedCall, Outbound, ProxyRequest, Trace
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 HEADER_MAX_CHARACTERS: Final = 512
@@ -78,14 +78,17 @@ def _overriding_action(request: ProxyRequest) -> Action | None:
 
 
 def prepare_proxy(
-    request: ProxyRequest, subject: Subject, found: FoundToken, reader: _Reader, limits: FlowLimits
+    request: ProxyRequest, trace: Trace, identified: tuple[Subject, FoundToken], reader: _Reader, limits: FlowLimits
 ) -> Flow[GovernedCall]:
-    """Classify, read and check a request of the reverse proxy."""
+    """Classify, read and check a request of the reverse proxy; `trace` names the action from when it is known."""
     plan, head = request.plan, request.head
+    subject, found = identified
     if not plan.admits(subject):
         raise refusal("unclassified", "this instance is not for the caller's tenant, workspace or environment")
     query = without_token(head.target.query, found)
     candidates = plan.table.candidates(head.method, request.segments, query)
+    if not candidates.needs_body:
+        _name(trace, candidates.first)
     content_type = head.get("content-type")
     streamed = takes_stream(candidates.first)
     body, raw = NO_BODY, reader.raw
@@ -94,6 +97,7 @@ def prepare_proxy(
     else:
         body, raw = yield from _parsed_body(request, candidates, found, reader, limits)
     classified = candidates.resolve(body.value)
+    _name(trace, classified.action)
     args = gather_parsed(classified.action, classified.path_arguments, query, body)
     plan.schemas.validate(classified.action.name, args)
     outbound = Outbound(
@@ -139,12 +143,17 @@ def _parsed_body(
     return parse_body(arguments, request.head.get("content-type"), raw), raw
 
 
-def prepare_api(request: ApiRequest) -> GovernedCall:
-    """Render and check a call that came in our own words."""
+def _name(trace: Trace, action: Action) -> None:
+    trace.action, trace.mode = action.name, action.mode
+
+
+def prepare_api(request: ApiRequest, trace: Trace) -> GovernedCall:
+    """Render and check a call that came in our own words; `trace` names the action from when it is known."""
     plan = request.plan
     if not plan.admits(request.subject):
         raise refusal("unclassified", "this instance is not for the caller's tenant, workspace or environment")
     action = plan.table.action(request.action)
+    _name(trace, action)
     plan.schemas.validate(action.name, request.arguments)
     rendered = render(plan.manifest, action, request.arguments)
     resource_type, resource_id = resource_of(action, request.arguments)

@@ -150,7 +150,7 @@ class Trace:
     """What is known of a call so far, for its log line, its metrics and the record of a refusal.
 
     The flow writes it, the driver reads it. `settled` says that a record of how the call ended exists, `sent` that an
-    upstream may have seen the call.
+    upstream may have seen the call. `fault` is what is wrong inside the gate: for the log, never for the caller.
     """
 
     call_id: str
@@ -165,6 +165,7 @@ class Trace:
     sent: bool = False
     intended: bool = False
     settled: bool = False
+    fault: str = ""
 
     @property
     def effect(self) -> str:

@@ -90,7 +90,7 @@ def enforcement(
         ],
         "switches": [{"scope": row.scope, "reason": row.reason} for row in switches],
         "uncovered_instances": [plan.name for plan in shown if not _covered(plan, bundle)],
-        "not_enforced_yet": ["REQUIRE_STEP_UP", "THROTTLE", "ROUTE", "budget", "redact", "response"],
+        "not_enforced_yet": ["REQUIRE_STEP_UP", "THROTTLE", "ROUTE", "budget", "redact", "response", "placement"],
     }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from tests.e2e.harness import GateProcess, StartFailed, tidegate
+from tests.e2e.harness import GateProcess, StartFailed, read_config, tidegate
 from tests.e2e.raw import Answer, exchange, request
 
 LIST = "/c/servicenow/api/now/table/incident"
@@ -54,6 +55,30 @@ def recorded(gate: GateProcess, answer: Answer) -> list[dict[str, Any]]:
         raise StartFailed(f"tidegate ledger tail: {done.stdout}{done.stderr}")
     named = answer.headers["tidegate-call"]
     return [record for record in json.loads(done.stdout)["items"] if record["ids"].get("call") == named]
+
+
+def logged(gate: GateProcess, named: str) -> dict[str, Any] | None:
+    """The first whole log line that holds a text, a call's id say, once it is there."""
+    for text in gate.log.read_text(encoding="utf-8").splitlines():
+        if named in text and text.endswith("}"):
+            line: dict[str, Any] = json.loads(text)
+            return line
+    return None
+
+
+def metrics(gate: GateProcess) -> dict[str, float]:
+    """Every series of the gate's metrics, with its labels as they are written."""
+    address = read_config(gate.directory)["listen"]["metrics"]
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def counted(gate: GateProcess, family: str, code: str, action: str = "") -> float:
+    """How often a family counts a code, of one action if it is named."""
+    labels = [f'code="{code}"', *([f'action="{action}"'] if action else [])]
+    series = [(name, value) for name, value in metrics(gate).items() if name.startswith(family + "{")]
+    return sum(value for name, value in series if all(label in name for label in labels))
 
 
 def until(what: str, attempt: Callable[[], T | None], *, seconds: float = WAIT_SECONDS) -> T:

@@ -13,6 +13,15 @@ from tests.e2e.harness import StartFailed, tidegate
 SIGNATURES = ".signatures.json"
 
 
+def place_action(directory: Path, connector: str, action: str) -> None:
+    """Say in a connector's manifest that an action is an agent's to carry out; the next build takes it up."""
+    manifest = directory / "bundle" / "connectors" / connector / "data.yaml"
+    text, name = manifest.read_text(encoding="utf-8"), f"  - name: {action}\n"
+    if name not in text:
+        raise StartFailed(f"{connector} has no action {action}")
+    manifest.write_text(text.replace(name, f"{name}    placement: {{site: hq}}\n"), encoding="utf-8")
+
+
 def add_rules(directory: Path, connector: str, rules: str) -> None:
     """Append Rego to a connector's policy and build the bundle with the next sequence."""
     policy = directory / "bundle" / "policies" / connector / f"{connector}.rego"

@@ -17,7 +17,7 @@ from tests.e2e.calling import LIST, call, host, recorded, until
 from tests.e2e.harness import ROOT, GateProcess, child_environment, edit_config, init_directory, read_config
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import Answer, exchange, request
-from tests.e2e.rulebook import add_rules, sign_until
+from tests.e2e.rulebook import add_rules, place_action, sign_until
 
 RULES = """
 require_hitl contains {
@@ -84,6 +84,7 @@ def _directory(directory: Path, upstream: HostileUpstream) -> Path:
 def ruled(tmp_path_factory: pytest.TempPathFactory, upstream: HostileUpstream, opa_path: Path) -> Iterator[GateProcess]:
     """A gate with those rules."""
     directory = _directory(tmp_path_factory.mktemp("ruled") / "gate", upstream)
+    place_action(directory, "servicenow", "change_request.read")
     add_rules(directory, "webhook", RULES)
     with GateProcess.start(directory) as running:
         yield running
@@ -141,6 +142,34 @@ def test_denied_and_nothing_is_sent_when_the_policy_asks_for_what_is_not_enforce
     assert (answer.status, answer.code) == (403, "denied")
     assert [each["code"] for each in answer.json()["reasons"]] == [reason]
     assert _sent(upstream, f"/{word} ") == 0
+
+
+CHANGE = "/c/servicenow/api/now/table/change_request/placed"
+PLACED = [
+    pytest.param("GET", CHANGE, None, id="a request of the reverse proxy"),
+    pytest.param(
+        "POST",
+        "/v1/calls",
+        {"instance": "servicenow", "action": "change_request.read", "arguments": {"sys_id": "placed"}},
+        id="a governed call",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "body"), PLACED)
+def test_denied_and_nothing_is_sent_when_the_manifest_places_the_action_at_an_agent(
+    ruled: GateProcess, upstream: HostileUpstream, method: str, target: str, body: object
+) -> None:
+    answer = call(ruled, method, target, body)
+    assert (answer.status, answer.code) == (403, "denied")
+    assert [each["code"] for each in answer.json()["reasons"]] == ["not_supported"]
+    assert _sent(upstream, "placed") == 0
+    assert recorded(ruled, answer)[-1]["action"]["name"] == "servicenow.change_request.read"
+
+
+def test_enforcement_says_what_is_not_enforced_when_it_is_asked(ruled: GateProcess) -> None:
+    document = call(ruled, "GET", "/v1/enforcement", token=ruled.token("op", "operator")).json()
+    assert {"placement", "REQUIRE_STEP_UP", "THROTTLE", "ROUTE"} <= set(document["not_enforced_yet"])
 
 
 # --- people who have a moment only --------------------------------------------------------------------------------

@@ -5,18 +5,17 @@ A refusal before anybody is identified writes no record (page 12, rule 26).
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from gateway.edge.problem import CODES
-from tests.e2e.calling import JSON_TYPE, LIST, call, recorded, until
-from tests.e2e.harness import GateProcess, edit_config, free_port, init_directory, read_config
+from tests.e2e.calling import JSON_TYPE, LIST, call, counted, logged, recorded, until
+from tests.e2e.harness import GateProcess, edit_config, free_port, init_directory
 from tests.e2e.raw import Answer
 
+DELETE, QUERY, UPDATE = (f"servicenow.incident.{verb}" for verb in ("delete", "list", "update"))
+LARGE = {"work_notes": "x" * (2 << 20)}
 DEEP: object = {"a": {"a": {"a": {}}}}
 
 
@@ -32,14 +31,23 @@ def lonely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GateProcess]:
 
 
 REFUSED = [
-    pytest.param("denied", "DELETE", f"{LIST}/a1", None, "operator", id="a rule denies"),
-    pytest.param("denied", "GET", LIST, None, "auditor", id="no rule matches"),
-    pytest.param("unclassified", "GET", "/c/servicenow/api/now/table/x", None, "triage", id="no action matches"),
-    pytest.param("arguments_invalid", "PATCH", f"{LIST}/a1", {"odd": 1}, "triage", id="the schema refuses"),
-    pytest.param("arguments_invalid", "PATCH", f"{LIST}/a1", [DEEP], "triage", id="the body is no object"),
-    pytest.param("upstream_failed", "GET", LIST, None, "triage", id="the service is not there for a read"),
-    pytest.param("upstream_failed", "PATCH", f"{LIST}/a1", {"state": "2"}, "triage", id="nor for a write"),
-    pytest.param("egress_forbidden", "GET", "/c/github/repos/a/b", None, "developer", id="the address is metadata"),
+    pytest.param("denied", "DELETE", f"{LIST}/a1", None, "operator", DELETE, id="a rule denies"),
+    pytest.param("denied", "GET", LIST, None, "auditor", QUERY, id="no rule matches"),
+    pytest.param("unclassified", "GET", "/c/servicenow/api/now/table/x", None, "triage", "", id="no action matches"),
+    pytest.param("arguments_invalid", "PATCH", f"{LIST}/a1", {"odd": 1}, "triage", UPDATE, id="the schema refuses"),
+    pytest.param("arguments_invalid", "PATCH", f"{LIST}/a1", [DEEP], "triage", UPDATE, id="the body is no object"),
+    pytest.param("body_too_large", "PATCH", f"{LIST}/a1", LARGE, "triage", UPDATE, id="the body is too large"),
+    pytest.param("upstream_failed", "GET", LIST, None, "triage", QUERY, id="the service is not there for a read"),
+    pytest.param("upstream_failed", "PATCH", f"{LIST}/a1", {"state": "2"}, "triage", UPDATE, id="nor for a write"),
+    pytest.param(
+        "egress_forbidden",
+        "GET",
+        "/c/github/repos/a/b",
+        None,
+        "developer",
+        "github.repository.read",
+        id="the address is metadata",
+    ),
 ]
 
 
@@ -54,41 +62,23 @@ def _problem(answer: Answer, code: str) -> None:
     assert answer.headers["x-should-retry"] == "false"
 
 
-def _line(gate: GateProcess, named: str) -> dict[str, Any] | None:
-    for text in gate.log.read_text(encoding="utf-8").splitlines():
-        if named in text and text.endswith("}"):
-            line: dict[str, Any] = json.loads(text)
-            return line
-    return None
-
-
-def _metrics(gate: GateProcess) -> dict[str, float]:
-    address = read_config(gate.directory)["listen"]["metrics"]
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
-
-
-def _counted(gate: GateProcess, family: str, code: str) -> float:
-    label = f'code="{code}"'
-    return sum(value for name, value in _metrics(gate).items() if name.startswith(family + "{") and label in name)
-
-
-@pytest.mark.parametrize(("code", "method", "target", "body", "role"), REFUSED)
+@pytest.mark.parametrize(("code", "method", "target", "body", "role", "action"), REFUSED)
 def test_refusal_has_one_code_everywhere_when_its_caller_is_known(
-    lonely: GateProcess, code: str, method: str, target: str, body: object, role: str
+    lonely: GateProcess, code: str, method: str, target: str, body: object, role: str, action: str
 ) -> None:
     token = lonely.token("somebody", role)
-    before = _counted(lonely, "tidegate_calls_total", code)
+    label = action or "other"
+    before = counted(lonely, "tidegate_calls_total", code, label)
     answer = call(lonely, method, target, body, token=token)
     _problem(answer, code)
     named = answer.headers["tidegate-call"]
     assert answer.json()["call"] == named
     last = recorded(lonely, answer)[-1]
-    assert (last["action"]["code"], last["subject"]["id"]) == (code, "somebody")
-    line = until("the call is logged", lambda: _line(lonely, named))
+    assert (last["action"]["code"], last["action"]["name"], last["subject"]["id"]) == (code, action, "somebody")
+    line = until("the call is logged", lambda: logged(lonely, named))
     assert (line["code"], line["status"], line["subject"]) == (code, CODES[code].status, "somebody")
-    assert _counted(lonely, "tidegate_calls_total", code) == before + 1
+    assert (line["action"], line["tenant"]) == (action, "acme")
+    assert counted(lonely, "tidegate_calls_total", code, label) == before + 1
 
 
 UNKNOWN = [
@@ -101,8 +91,8 @@ UNKNOWN = [
 def test_refusal_is_counted_and_not_recorded_when_its_caller_is_unknown(
     lonely: GateProcess, code: str, headers: dict[str, str]
 ) -> None:
-    before = _counted(lonely, "tidegate_unauthenticated_total", code)
+    before = counted(lonely, "tidegate_unauthenticated_total", code)
     answer = call(lonely, "PATCH", f"{LIST}/a1", {"state": "2"}, headers={**JSON_TYPE, **headers})
     _problem(answer, code)
     assert recorded(lonely, answer) == []
-    assert _counted(lonely, "tidegate_unauthenticated_total", code) == before + 1
+    assert counted(lonely, "tidegate_unauthenticated_total", code) == before + 1

@@ -20,6 +20,7 @@ from tests.gateway.flow.playbook import (
     BEGAN,
     CHAINS,
     IDENTIFIED,
+    MANIFEST,
     NO_SWITCH,
     NOW,
     READ,
@@ -121,6 +122,18 @@ def test_call_is_denied_and_recorded_when_the_effect_is_not_allow(effect: Effect
     assert played.names[-1] == "AppendRecord:refusal"
 
 
+@pytest.mark.parametrize("placement", [{}, {"site": "hq"}], ids=["anywhere", "by label"])
+def test_call_is_denied_before_policy_is_asked_when_its_action_is_placed_at_an_agent(placement: dict[str, str]) -> None:
+    placed = plan({"actions": [{**MANIFEST["actions"][0], "placement": placement}]})
+    trace = _trace()
+    flow = proxy_flow(request("GET", "/api/items", on=placed), trace, context())
+    played = play(flow, trace, [IDENTIFIED, NO_SWITCH, RECORDED])
+    assert played.refused is not None
+    assert played.refused.code == "denied"
+    assert played.refused.extra["reasons"][0]["code"] == "not_supported"  # type: ignore[index]
+    assert played.names[-1] == "AppendRecord:refusal"
+
+
 @pytest.mark.parametrize("code", ["engine_failed", "policy_stale", "policy_unavailable"])
 def test_call_is_refused_when_policy_cannot_answer(code: str) -> None:
     played = read([IDENTIFIED, NO_SWITCH, refusal(code), RECORDED])
@@ -170,6 +183,8 @@ def test_request_is_refused_and_recorded_before_policy_is_asked(
     assert played.refused.code == code
     assert "AskPolicy" not in played.names
     assert played.names[-1] == "AppendRecord:refusal"
+    action = {"unclassified": ""}.get(code, "desk.item.list" if method == "GET" else "desk.item.update")
+    assert played.commands[-1].draft.action["name"] == played.trace.action == action  # type: ignore[union-attr]
 
 
 def test_instance_is_unclassified_when_it_is_not_for_the_tenant() -> None:
