@@ -19,6 +19,7 @@ from bundles.dsse import ENVELOPE_MAX_BYTES, ENVELOPE_SUFFIX
 from bundles.freshness import FRESHNESS_SCOPE
 from bundles.manifest import ConnectorManifest, load_manifests
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy
+from gateway.api.operations import CONNECTOR, OPERATIONS, action_name
 from gateway.config import ConfigError, GatewayConfig, Instance, Issuer, unsafe_findings
 from gateway.connectors.arguments import SchemaSet
 from gateway.connectors.classify import ActionTable
@@ -189,7 +190,7 @@ def build_assembly(
     keys = _keys(config, pools)
     verifier = IdentityVerifier({i.issuer: issuer_policy(i) for i in document.identity.issuers}, keys)
     reach = Reach(verifier, keys, targets, _timeouts(config), document.limits.stream_max_seconds)
-    labels = {"tidegate"} | set(manifests)
+    labels = {CONNECTOR, *map(action_name, OPERATIONS)} | set(manifests)
     labels.update(action.name for manifest in manifests.values() for action in manifest.actions)
     return Assembly(config, plans, reach, keys, _flow_limits(config), frozenset(labels))
 

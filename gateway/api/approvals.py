@@ -20,6 +20,7 @@ from gateway.edge.problem import refusal
 from gateway.running import Running
 
 LIST_DEFAULT_ITEMS = 50
+ID_MAX_CHARACTERS = 64
 
 
 def _document(running: Running, approval: Approval) -> dict[str, object]:
@@ -29,20 +30,22 @@ def _document(running: Running, approval: Approval) -> dict[str, object]:
 async def handle(running: Running, exchange: ApiExchange) -> Answer:
     """Answer a request below ``/v1/approvals``."""
     method, parts = exchange.head.method, exchange.parts[1:]
+    if parts and len(parts[0]) <= ID_MAX_CHARACTERS:
+        exchange.trace.approval_id = parts[0]
     try:
         if not parts:
             _only(method, "GET")
             return await _list(running, exchange)
         if len(parts) == 1:
             _only(method, "GET")
-            await authorize(running, exchange.subject, "approval.read", exchange.call_id, resource_id=parts[0])
+            await authorize(running, exchange, "approval.read", resource_id=parts[0])
             return answer(_document(running, await running.services.approvals.get(exchange.log, parts[0])))
         if len(parts) == 2 and parts[1] == "votes":
             _only(method, "POST")
             return await _vote(running, exchange, parts[0])
         if len(parts) == 2 and parts[1] == "withdraw":
             _only(method, "POST")
-            await authorize(running, exchange.subject, "approval.withdraw", exchange.call_id, resource_id=parts[0])
+            await authorize(running, exchange, "approval.withdraw", resource_id=parts[0])
             withdrawn = await running.services.approvals.withdraw(exchange.log, parts[0], exchange.subject)
             return answer(_document(running, withdrawn))
     except ApprovalRefused as refused:
@@ -56,7 +59,7 @@ def _only(method: str, allowed: str) -> None:
 
 
 async def _list(running: Running, exchange: ApiExchange) -> Answer:
-    await authorize(running, exchange.subject, "approval.read", exchange.call_id)
+    await authorize(running, exchange, "approval.read")
     wanted = exchange.query("state")
     try:
         state = ApprovalState(wanted) if wanted else None
@@ -67,7 +70,7 @@ async def _list(running: Running, exchange: ApiExchange) -> Answer:
 
 
 async def _vote(running: Running, exchange: ApiExchange, approval_id: str) -> Answer:
-    await authorize(running, exchange.subject, "approval.vote", exchange.call_id, resource_id=approval_id)
+    await authorize(running, exchange, "approval.vote", resource_id=approval_id)
     document = await exchange.document(frozenset({"decision", "reason", "action_digest"}))
     decision = text(document, "decision", required=True)
     if decision not in get_args(VoteDecision):

@@ -45,7 +45,7 @@ class CallsApi:
         if method != "GET":
             raise refusal("method_not_allowed", "only GET is allowed here")
         if len(parts) == 1 or (len(parts) == 2 and parts[1] == "response"):
-            await authorize(self.running, exchange.subject, "call.read", exchange.call_id, resource_id=parts[0])
+            await authorize(self.running, exchange, "call.read", resource_id=parts[0])
             row = await self.running.services.store.call(exchange.log, parts[0])
             if row is None:
                 raise refusal("not_found", "there is no such call")
@@ -59,7 +59,7 @@ class CallsApi:
             raise refusal("arguments_invalid", "arguments is an object", errors=[{"pointer": "/arguments"}])
         instance = text(document, "instance", required=True, max_characters=64)
         action = text(document, "action", required=True, max_characters=128)
-        await authorize(self.running, exchange.subject, "call.create", exchange.call_id, resource_id=instance)
+        await authorize(self.running, exchange, "call.create", resource_id=instance)
         plan = self.running.assembly.plans.get(instance)
         if plan is None:
             raise refusal("not_found", "there is no such instance")
@@ -80,6 +80,7 @@ class CallsApi:
             received_unix=self.running.services.clock(),
         )
         ended, trace = await self.runner.governed(exchange.request, request)
+        exchange.trace.settled = True  # the call has its own record, log line and metric
         headers = call_headers(trace)
         if isinstance(ended, Finished):
             return answer(_finished(request, trace, ended), headers=headers)

@@ -14,6 +14,7 @@ from gateway.edge.body import read_body
 from gateway.edge.headers import HeaderPairs, RequestHead
 from gateway.edge.identity import Subject
 from gateway.edge.problem import refusal
+from gateway.flow.values import Trace
 from gateway.ledger.record import LogId
 
 _HEADERS: HeaderPairs = (
@@ -25,14 +26,22 @@ _HEADERS: HeaderPairs = (
 
 @dataclass(frozen=True, slots=True)
 class ApiExchange:
-    """A request of an identified caller; `parts` are the decoded path segments after ``/v1``."""
+    """A request of an identified caller; `parts` are the decoded path segments after ``/v1``.
+
+    `trace` gathers what its record, log line and metric say; it is settled once a call has been counted for itself.
+    """
 
     request: web.BaseRequest
     head: RequestHead
     parts: tuple[str, ...]
     subject: Subject
-    call_id: str
+    trace: Trace
     body_max_bytes: int
+
+    @property
+    def call_id(self) -> str:
+        """The request's id, as its answer, record and log line name it."""
+        return self.trace.call_id
 
     @property
     def log(self) -> LogId:

@@ -10,18 +10,20 @@ from collections.abc import Mapping
 from typing import Final
 
 from bundles.canonical import JsonValue
+from gateway.api.exchange import ApiExchange
+from gateway.api.operations import CONNECTOR, OPERATIONS, action_name
 from gateway.edge.headers import RequestHead
 from gateway.edge.identity import Subject
 from gateway.edge.jwks import identify
 from gateway.edge.problem import refusal
 from gateway.edge.tokens import find_token
+from gateway.errors import GateMisuse
 from gateway.flow.call import reasons_of
 from gateway.flow.describe import subject_facts
 from gateway.running import Running
 from pdp.documents import ActionFacts, Effect, PolicyInput, ResourceFacts
 from pdp.errors import EngineFailed, PdpError
 
-CONNECTOR: Final = "tidegate"
 _WRITES: Final = frozenset({"vote", "withdraw", "set", "clear", "create"})
 _STALE_CODES: Final = frozenset({"policy_stale", "policy_unavailable", "engine_failed"})
 
@@ -35,26 +37,31 @@ async def caller(running: Running, head: RequestHead) -> Subject:
 
 async def authorize(
     running: Running,
-    subject: Subject,
+    exchange: ApiExchange,
     operation: str,
-    call_id: str,
     *,
     resource_id: str = "",
     args: Mapping[str, JsonValue] | None = None,
 ) -> None:
-    """Raise `denied` unless the bundle allows `tidegate.<operation>` (`noun.verb`) to the subject.
+    """Raise `denied` unless the bundle allows `tidegate.<operation>` (`noun.verb`) to the caller.
+
+    The exchange's trace names the operation and its decision from here on.
 
     **Security**: setting a kill switch must work while no policy can be asked; then, and only then, the configured
     emergency roles decide.
     """
+    if operation not in OPERATIONS:
+        raise GateMisuse(f"{operation} is no operation of the gate")
     noun, _, verb = operation.partition(".")
+    subject, trace = exchange.subject, exchange.trace
+    trace.action, trace.mode = action_name(operation), "write" if verb in _WRITES else "read"
     question = PolicyInput(
         subject=subject_facts(subject),
-        action=ActionFacts(f"{CONNECTOR}.{operation}", "write" if verb in _WRITES else "read"),
+        action=ActionFacts(trace.action, trace.mode),
         resource=ResourceFacts(noun, resource_id, CONNECTOR, CONNECTOR),
         args=args or {},
         time_unix=running.services.clock(),
-        call=call_id,
+        call=exchange.call_id,
     )
     try:
         decided = await running.services.policy.decide(question)
@@ -65,6 +72,7 @@ async def authorize(
         if operation == "switch.set" and set(emergency) & set(subject.roles):
             return
         raise refusal(failed.code if failed.code in _STALE_CODES else "engine_failed") from failed
+    trace.decided = decided
     if decided.decision.effect is not Effect.ALLOW:
         reasons = reasons_of(decided)
         if decided.decision.effect is not Effect.DENY:

@@ -1,27 +1,35 @@
 """The gate's listener: which path is answered by whom.
 
 Guarantees: every request ends in an `Answer` or a `Refusal`; nothing below /v1 is answered before its caller is known
-and the bundle has allowed it, but health and the description of the interface.
+and the bundle has allowed it, but health and the description of the interface. An operation that is refused to a known
+caller is recorded, and every one of a known caller is counted and logged under its tenant. What is wrong with the
+ledger or the store stands in the log, never in an answer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import monotonic
 
 from aiohttp import web
 
-from gateway.api import approvals, switches
+from gateway.api import approvals, authzen, switches
 from gateway.api.calls import CallsApi
 from gateway.api.exchange import ApiExchange, answer
 from gateway.api.management import authorize, caller
 from gateway.api.openapi import description
+from gateway.api.operations import CONNECTOR
 from gateway.edge.answer import Answer
 from gateway.edge.body import request_head
 from gateway.edge.headers import RequestHead, check_head
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
+from gateway.flow.describe import early_refusal
+from gateway.flow.values import Trace
+from gateway.ledger.record import RecordMalformed
+from gateway.ledger.writer import LedgerUnavailable
 from gateway.operations.enforcement import InForce, enforcement
-from gateway.proxying import INSTANCE_PREFIX, CallRunner, new_call_id
+from gateway.proxying import CODE_OK, INSTANCE_PREFIX, CallRunner, new_call_id
 from gateway.running import Running
 from gateway.store.port import StoreUnavailable
 
@@ -44,6 +52,8 @@ class Router:
                 return await self.runner.proxy(request, head)
             if path.startswith("/v1/"):
                 return await self._api(request, head)
+            if path.startswith(authzen.PREFIX):
+                return authzen.in_its_words(await self._api(request, head), head)
             return await self._other(head)
         except Refusal as refused:
             self.running.services.metrics.unauthenticated.labels(refused.code).inc()
@@ -52,6 +62,8 @@ class Router:
     async def _other(self, head: RequestHead) -> Answer:
         check_head(head)
         path = head.target.path
+        if authzen.is_metadata(path):
+            return authzen.answer_metadata(self.running, head)
         if path not in ("/health/live", "/health/ready", "/openapi.json"):
             raise refusal("not_found")
         if head.method not in ("GET", "HEAD"):
@@ -77,20 +89,36 @@ class Router:
         return missing
 
     async def _api(self, request: web.BaseRequest, head: RequestHead) -> Answer:
-        call_id = new_call_id()
+        trace = Trace(new_call_id(), CONNECTOR, CONNECTOR)
+        started = monotonic()
         try:
             check_head(head)
-            subject = await caller(self.running, head)
+            trace.subject = await caller(self.running, head)
             limit = self.running.assembly.limits.body_max_bytes
-            exchange = ApiExchange(request, head, head.target.segments[1:], subject, call_id, limit)
-            return await self._operation(exchange)
+            exchange = ApiExchange(request, head, head.target.segments[1:], trace.subject, trace, limit)
+            done = await self._operation(exchange)
         except Refusal as refused:
-            self.running.services.metrics.count_call(("", "tidegate", "tidegate", "", refused.code))
-            return Answer.problem(refused, call_id)
-        except StoreUnavailable as failed:
-            return Answer.problem(refusal("ledger_unavailable", failed.detail), call_id)
+            return await self._refused(refused, trace, started)
+        except (LedgerUnavailable, StoreUnavailable, RecordMalformed) as failed:
+            trace.fault = failed.detail
+            return await self._refused(refusal("ledger_unavailable"), trace, started)
+        if not trace.settled:
+            self.runner.settled(trace, CODE_OK, done.status, monotonic() - started)
+        return done
+
+    async def _refused(self, refused: Refusal, trace: Trace, started: float) -> Answer:
+        """Record (where the caller is known), count and log a refusal; it stands whether or not it can be recorded."""
+        if trace.subject is not None:
+            try:
+                await self.running.services.writer.append(early_refusal(trace, trace.subject, refused.code))
+            except (LedgerUnavailable, RecordMalformed) as failed:
+                trace.fault = trace.fault or failed.detail
+        self.runner.settled(trace, refused.code, refused.status, monotonic() - started)
+        return Answer.problem(refused, trace.call_id)
 
     async def _operation(self, exchange: ApiExchange) -> Answer:
+        if exchange.head.target.path.startswith(authzen.PREFIX):
+            return await authzen.handle(self.running, exchange)
         noun = exchange.parts[0] if exchange.parts else ""
         if noun == "calls":
             return await self.calls.handle(exchange)
@@ -105,7 +133,7 @@ class Router:
     async def _enforcement(self, exchange: ApiExchange) -> Answer:
         if exchange.head.method != "GET":
             raise refusal("method_not_allowed", "only GET is allowed here")
-        await authorize(self.running, exchange.subject, "enforcement.read", exchange.call_id)
+        await authorize(self.running, exchange, "enforcement.read")
         assembly, services = self.running.assembly, self.running.services
         active = services.policy.current()
         document = enforcement(

@@ -11,7 +11,6 @@ from gateway.edge.answer import Answer
 from gateway.edge.problem import refusal
 from gateway.flow.describe import subject_record
 from gateway.ledger.record import RecordDraft
-from gateway.ledger.writer import LedgerUnavailable
 from gateway.running import Running
 from gateway.store.port import ClearSwitch, SetSwitch, StoreConflict, StoreEffect, SwitchRow
 
@@ -23,7 +22,7 @@ async def handle(running: Running, exchange: ApiExchange) -> Answer:
     scope = "/".join(exchange.parts[1:])
     method = exchange.head.method
     if method == "GET":
-        await authorize(running, exchange.subject, "switch.read", exchange.call_id, resource_id=scope)
+        await authorize(running, exchange, "switch.read", resource_id=scope)
         rows = [row for row in running.services.switches.of(exchange.subject.tenant) if scope in ("", row.scope)]
         if scope and not rows:
             raise refusal("not_found", "this switch is not set")
@@ -34,14 +33,14 @@ async def handle(running: Running, exchange: ApiExchange) -> Answer:
     if found is None or found[1] != exchange.subject.tenant:
         raise refusal("not_found", "a scope is tenant/T[/connector|/action|/subject/NAME] of your own tenant")
     if method == "PUT":
-        await authorize(running, exchange.subject, "switch.set", exchange.call_id, resource_id=scope)
+        await authorize(running, exchange, "switch.set", resource_id=scope)
         reason = text(await exchange.document(frozenset({"reason"})), "reason", required=True)
         now = int(running.services.clock() * 1000)
         row = SwitchRow(exchange.subject.tenant, scope, reason, exchange.subject.id, now)
         await _change(running, exchange, "set", SetSwitch(row))
         return answer(_document(row))
     if method == "DELETE":
-        await authorize(running, exchange.subject, "switch.clear", exchange.call_id, resource_id=scope)
+        await authorize(running, exchange, "switch.clear", resource_id=scope)
         await _change(running, exchange, "clear", ClearSwitch(exchange.subject.tenant, scope))
         return answer({"scope": scope, "set": False})
     raise refusal("method_not_allowed", "only GET, PUT and DELETE are allowed here")
@@ -63,8 +62,6 @@ async def _change(running: Running, exchange: ApiExchange, verb: str, effect: St
         await running.services.writer.append(draft, effects=(effect,))
     except StoreConflict as conflict:
         raise refusal(conflict.code, conflict.detail) from conflict
-    except LedgerUnavailable as failed:
-        raise refusal("ledger_unavailable", failed.detail) from failed
     await running.services.switches.refresh(running.services.store)
 
 

@@ -97,7 +97,7 @@ def test_operation_is_denied_when_no_role_grants_it(gate: GateProcess, method: s
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/health/live", 200), ("/health/ready", 200), ("/openapi.json", 200), ("/", 404), ("/c/nosuch/x", 404)],
+    [("/health/live", 200), ("/health/ready", 200), ("/openapi.json", 200), ("/", 404), ("/c/nosuch/x", 401)],
 )
 def test_path_is_answered_without_a_token(gate: GateProcess, path: str, status: int) -> None:
     assert send(gate, "GET", path).status == status
