@@ -1,4 +1,4 @@
-"""A stored answer as bytes.
+"""A stored answer, and a kept question with what was decided, as bytes.
 
 Guarantees: what goes in comes out; a body above the bound is never stored, and the caller is told by getting no effect.
 """
@@ -9,7 +9,7 @@ import orjson
 
 from gateway.errors import GateUnavailable
 from gateway.ledger.record import LogId
-from gateway.store.port import ANSWER_MAX_BYTES, SaveAnswer, StoredAnswer
+from gateway.store.port import ANSWER_MAX_BYTES, KEPT_INPUT_MAX_BYTES, KeepInput, SaveAnswer, StoredAnswer
 
 
 class AnswerBroken(GateUnavailable):
@@ -38,3 +38,24 @@ def decode_answer(data: bytes) -> StoredAnswer:
     if not mark or type(status) is not int:
         raise AnswerBroken("a stored answer cannot be read")
     return StoredAnswer(status=status, headers=headers, body=body)
+
+
+def encode_kept(about: bytes, document: bytes) -> bytes:
+    """The length of `about` in eight hexadecimal digits, then both as they came."""
+    return b"%08x" % len(about) + about + document
+
+
+def decode_kept(data: bytes) -> tuple[bytes, bytes]:
+    """The two parts of `encode_kept`'s bytes. Errors: `AnswerBroken`."""
+    try:
+        end = 8 + int(data[:8], 16)
+    except ValueError as error:
+        raise AnswerBroken("a kept input cannot be read") from error
+    if not 8 <= end <= len(data):
+        raise AnswerBroken("a kept input cannot be read")
+    return data[8:end], data[end:]
+
+
+def keep_input_effects(kept: KeepInput) -> tuple[KeepInput, ...]:
+    """The effect, or none when it is larger than `KEPT_INPUT_MAX_BYTES`."""
+    return () if len(kept.about) + len(kept.document) > KEPT_INPUT_MAX_BYTES else (kept,)

@@ -13,3 +13,8 @@ def approval_context(log: LogId, approval_id: str) -> str:
 def answer_context(log: LogId, call_id: str) -> str:
     """The place of a stored answer."""
     return canonical_record_json(["answer", *log, call_id]).decode("utf-8")
+
+
+def input_context(log: LogId, call_id: str) -> str:
+    """The place of a kept input."""
+    return canonical_record_json(["input", *log, call_id]).decode("utf-8")

@@ -38,6 +38,10 @@ from gateway.errors import GateError, GateUnavailable
 from gateway.ledger.record import Appended, FrozenRecord, LogId, canonical_record_json
 
 ANSWER_MAX_BYTES: Final = 1 << 20
+KEPT_INPUT_MAX_BYTES: Final = 256 << 10
+"""A question and its answer beyond this are not kept: they would fill the disk faster than they help."""
+DIFFERENCES_MAX_ROWS: Final = 100_000
+"""Kept differences over all logs; the oldest go first."""
 ANSWER_KEEP_SECONDS: Final = 24 * 3600
 LIST_MAX_ITEMS: Final = 200
 BATCH_MAX_RECORDS: Final = 256
@@ -182,6 +186,53 @@ class SaveCall:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepInput:
+    """Keep what policy was asked about a call and what it said, encrypted, for `keep_seconds`; a later one of the same
+    call replaces it. `about` and `document` are opaque here; together at most `KEPT_INPUT_MAX_BYTES`."""
+
+    log: LogId
+    call: str
+    about: bytes
+    document: bytes
+    keep_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInput:
+    """A kept input as it is read again: `position` orders them by age, `at` is wall milliseconds."""
+
+    log: LogId
+    call: str
+    position: int
+    at: int
+    about: bytes
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SaveDifference:
+    """Keep what another bundle would have decided about a call, for `keep_seconds`; `data` is JSON without arguments."""
+
+    log: LogId
+    call: str
+    kind: str
+    data: bytes
+    keep_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceRow:
+    """A kept difference: `position` orders them by age, `at` is wall milliseconds."""
+
+    log: LogId
+    call: str
+    position: int
+    at: int
+    kind: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class OpenApproval:
     """Open an approval; conflict `already_open` names the open one with the same attach key."""
 
@@ -245,6 +296,8 @@ StoreEffect = (
     | SettleKey
     | SaveAnswer
     | SaveCall
+    | KeepInput
+    | SaveDifference
     | OpenApproval
     | ChangeApproval
     | ConsumeApproval
@@ -298,6 +351,12 @@ class Store(BatchAppender, Protocol):
     async def claim(self, log: LogId, scope: str) -> KeyClaim | None: ...
     async def answer(self, log: LogId, call_id: str) -> StoredAnswer | None: ...
     async def call(self, log: LogId, call_id: str) -> CallRow | None: ...
+    async def kept_input(self, log: LogId, call_id: str) -> KeptInput | None: ...
+    async def kept_inputs(self, log: LogId, limit: int, before: int | None) -> tuple[KeptInput, ...]: ...
+    async def differences(
+        self, log: LogId, kind: str | None, limit: int, before: int | None
+    ) -> tuple[DifferenceRow, ...]: ...
+    async def difference_counts(self, log: LogId) -> dict[str, int]: ...
     async def switches(self) -> tuple[SwitchRow, ...]: ...
     async def sequence(self, name: str) -> int: ...
     async def highest_wall(self) -> int: ...

@@ -3,7 +3,7 @@
 Guarantees: every table is scoped to a log (tenant, workspace) or to a tenant; a log has each `seq` once; an approval
 that is open is the only open one for its call. Leaves to the drivers how statements run.
 
-Text that a person may not read at rest (arguments of held calls, stored answers) is in `sealed` columns only.
+Text that a person may not read at rest (arguments of held calls, stored answers, kept inputs) is in `sealed` columns only.
 """
 
 from __future__ import annotations
@@ -93,6 +93,36 @@ answers: Final = Table(
     Column("sealed", LargeBinary, nullable=False),
     UniqueConstraint("log_id", "call"),
     Index("answers_by_expiry", "expires"),
+)
+
+inputs: Final = Table(
+    "inputs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("log_id", Integer, nullable=False),
+    Column("call", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    UniqueConstraint("log_id", "call"),
+    Index("inputs_by_age", "log_id", "id"),
+    Index("inputs_by_call", "call"),
+    Index("inputs_by_expiry", "expires"),
+)
+
+differences: Final = Table(
+    "differences",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("log_id", Integer, nullable=False),
+    Column("call", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Index("differences_by_age", "log_id", "id"),
+    Index("differences_by_kind", "log_id", "kind", "id"),
+    Index("differences_by_expiry", "expires"),
 )
 
 calls: Final = Table(

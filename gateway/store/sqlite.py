@@ -19,7 +19,14 @@ from gateway.ledger.verify import LogBroken, LogHead, LogVerifier
 from gateway.store import statements
 from gateway.store.checkpoint_driver import Checkpointer
 from gateway.store.guard_driver import DiskRoom, FileGuard, disk_room
-from gateway.store.port import BatchItem, BatchResult, StoreConflict, StoreUnavailable, WallClock
+from gateway.store.port import (
+    DIFFERENCES_MAX_ROWS,
+    BatchItem,
+    BatchResult,
+    StoreConflict,
+    StoreUnavailable,
+    WallClock,
+)
 from gateway.store.schema import SCHEMA_VERSION, sqlite_ddl
 from gateway.store.sealing import SealBroken, Sealer, TenantKeys
 from gateway.store.sqlite_effects_driver import EffectRunner
@@ -143,6 +150,8 @@ class SqliteStore(SqliteReads):
         try:
             connection.execute(statements.PRUNE_KEYS, {"now": now})
             connection.execute(statements.PRUNE_ANSWERS, {"now": now})
+            connection.execute(statements.PRUNE_INPUTS, {"now": now})
+            connection.execute(statements.PRUNE_DIFFERENCES, {"now": now, "kept": DIFFERENCES_MAX_ROWS})
         except sqlite3.Error as error:
             raise unavailable(error) from error
         self._pruned = now

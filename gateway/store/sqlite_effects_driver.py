@@ -15,18 +15,20 @@ from gateway.approvals.model import OPEN_STATES, Approval, ApprovalRefused
 from gateway.approvals.reduce import as_of, consume
 from gateway.ledger.record import LogId
 from gateway.store import statements
-from gateway.store.answers import encode_answer
-from gateway.store.contexts import answer_context, approval_context
+from gateway.store.answers import encode_answer, encode_kept
+from gateway.store.contexts import answer_context, approval_context, input_context
 from gateway.store.port import (
     ChangeApproval,
     ClaimKey,
     ClearSwitch,
     ConsumeApproval,
+    KeepInput,
     MarkUnknown,
     OpenApproval,
     RaiseSequence,
     SaveAnswer,
     SaveCall,
+    SaveDifference,
     SetSwitch,
     SettleKey,
     StoreConflict,
@@ -57,6 +59,20 @@ class EffectRunner:
                 values = asdict(effect.row)
                 del values["log"]
                 self._connection.execute(statements.PUT_CALL, {**values, "log_id": log_id})
+            case KeepInput():
+                self._keep_input(effect, log, log_id, now)
+            case SaveDifference():
+                self._connection.execute(
+                    statements.PUT_DIFFERENCE,
+                    {
+                        "log_id": log_id,
+                        "call": effect.call,
+                        "at": now,
+                        "expires": now + effect.keep_seconds * 1000,
+                        "kind": effect.kind,
+                        "data": effect.data,
+                    },
+                )
             case OpenApproval():
                 self._open_approval(effect, log, log_id, now)
             case ChangeApproval():
@@ -112,6 +128,17 @@ class EffectRunner:
         sealed = self._sealer.seal(log[0], answer_context(log, effect.call), encode_answer(effect.answer))
         values = {"log_id": log_id, "call": effect.call, "expires": now + effect.keep_seconds * 1000, "sealed": sealed}
         self._connection.execute(statements.PUT_ANSWER, values)
+
+    def _keep_input(self, effect: KeepInput, log: LogId, log_id: int, now: int) -> None:
+        plain = encode_kept(effect.about, effect.document)
+        values = {
+            "log_id": log_id,
+            "call": effect.call,
+            "at": now,
+            "expires": now + effect.keep_seconds * 1000,
+            "sealed": self._sealer.seal(log[0], input_context(log, effect.call), plain),
+        }
+        self._connection.execute(statements.PUT_INPUT, values)
 
     def _open_approval(self, effect: OpenApproval, log: LogId, log_id: int, now: int) -> None:
         approval = effect.approval

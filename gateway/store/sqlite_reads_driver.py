@@ -20,12 +20,14 @@ from gateway.approvals.model import Approval, ApprovalState
 from gateway.approvals.reduce import as_of
 from gateway.ledger.record import LogId, leaf_hash
 from gateway.store import statements
-from gateway.store.answers import decode_answer
-from gateway.store.contexts import answer_context, approval_context
+from gateway.store.answers import decode_answer, decode_kept
+from gateway.store.contexts import answer_context, approval_context, input_context
 from gateway.store.derived import call_of_records
 from gateway.store.port import (
     LIST_MAX_ITEMS,
     CallRow,
+    DifferenceRow,
+    KeptInput,
     KeyClaim,
     OpenIntent,
     StoreConflict,
@@ -41,6 +43,7 @@ from gateway.store.sqlite_errors_driver import unavailable
 BUSY_TIMEOUT_SECONDS: Final = 5.0
 RECORDS_OF_CALL_MAX: Final = 32
 _NEWEST: Final = (2**62, "")
+_NEWEST_ROW: Final = 2**62
 
 
 class SqliteReads:
@@ -142,6 +145,42 @@ class SqliteReads:
         rows = await self._all(statements.RECORDS_OF_CALL, values)
         return call_of_records(log, call_id, tuple(orjson.loads(row[0]) for row in rows))
 
+    async def kept_input(self, log: LogId, call_id: str) -> KeptInput | None:
+        """What policy was asked about a call, until it expires. Errors: also `SealBroken`, `AnswerBroken`."""
+        values = {"log": await self._log_id(log), "call_": call_id, "now": self._clock()}
+        found = await self._one(statements.GET_INPUT, values)
+        return None if found is None else opened_input(self._unsealer, log, found)
+
+    async def kept_inputs(self, log: LogId, limit: int, before: int | None) -> tuple[KeptInput, ...]:
+        """The newest kept inputs of a log, newest first, from before a position. Errors: as `kept_input`."""
+        values = {
+            "log": await self._log_id(log),
+            "before": _NEWEST_ROW if before is None else before,
+            "now": self._clock(),
+            "count": max(1, min(limit, LIST_MAX_ITEMS)),
+        }
+        return tuple(opened_input(self._unsealer, log, row) for row in await self._all(statements.LIST_INPUTS, values))
+
+    async def differences(
+        self, log: LogId, kind: str | None, limit: int, before: int | None
+    ) -> tuple[DifferenceRow, ...]:
+        """Kept differences of a log, newest first, from before a position; of one kind where it is named."""
+        values: dict[str, Any] = {
+            "log": await self._log_id(log),
+            "before": _NEWEST_ROW if before is None else before,
+            "now": self._clock(),
+            "count": max(1, min(limit, LIST_MAX_ITEMS)),
+        }
+        statement = statements.LIST_DIFFERENCES
+        if kind is not None:
+            statement, values = statements.LIST_DIFFERENCES_OF_KIND, {**values, "kind_": kind}
+        return tuple(DifferenceRow(log, *row) for row in await self._all(statement, values))
+
+    async def difference_counts(self, log: LogId) -> dict[str, int]:
+        """How many differences of each kind are kept."""
+        values = {"log": await self._log_id(log), "now": self._clock()}
+        return {row[0]: int(row[1]) for row in await self._all(statements.COUNT_DIFFERENCES, values)}
+
     async def switches(self) -> tuple[SwitchRow, ...]:
         """All kill switches that are set."""
         rows = await self._all(statements.LIST_SWITCHES, {})
@@ -192,6 +231,13 @@ class SqliteReads:
             return list(await self._reader.execute_fetchall(statement, values))
         except sqlite3.Error as error:
             raise unavailable(error) from error
+
+
+def opened_input(sealer: Sealer, log: LogId, row: tuple[int, str, int, bytes]) -> KeptInput:
+    """A kept input of a row (id, call, at, sealed). Errors: `SealBroken`, `AnswerBroken`."""
+    position, call, at, sealed = row
+    about, document = decode_kept(sealer.unseal(log[0], input_context(log, call), sealed))
+    return KeptInput(log, call, position, at, about, document)
 
 
 def encode_cursor(created: int, approval_id: str) -> str:

@@ -29,7 +29,20 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
-from gateway.store.schema import answers, approvals, calls, keys, logs, meta, open_intents, records, sequences, switches
+from gateway.store.schema import (
+    answers,
+    approvals,
+    calls,
+    differences,
+    inputs,
+    keys,
+    logs,
+    meta,
+    open_intents,
+    records,
+    sequences,
+    switches,
+)
 
 
 def _compiled(statement: Select[Any] | Insert | Update | Delete, style: str = "named") -> str:
@@ -123,6 +136,23 @@ PUT_ANSWER: Final = _compiled(
 PUT_CALL: Final = _compiled(insert(calls).prefix_with("OR REPLACE").values({c.name: _p(c.name) for c in calls.c}))
 PRUNE_KEYS: Final = _compiled(delete(keys).where(keys.c.expires <= _p("now")))
 PRUNE_ANSWERS: Final = _compiled(delete(answers).where(answers.c.expires <= _p("now")))
+PUT_INPUT: Final = _compiled(
+    insert(inputs)
+    .prefix_with("OR REPLACE")
+    .values({name: _p(name) for name in ("log_id", "call", "at", "expires", "sealed")})
+)
+PUT_DIFFERENCE: Final = _compiled(
+    insert(differences).values({name: _p(name) for name in ("log_id", "call", "at", "expires", "kind", "data")})
+)
+PRUNE_INPUTS: Final = _compiled(delete(inputs).where(inputs.c.expires <= _p("now")))
+PRUNE_DIFFERENCES: Final = _compiled(
+    delete(differences).where(
+        or_(
+            differences.c.expires <= _p("now"),
+            differences.c.id <= select(func.max(differences.c.id)).scalar_subquery() - _p("kept"),
+        )
+    )
+)
 
 _pending = approvals.c.state == literal_column("'pending'")
 _open = approvals.c.state.in_([literal_column("'pending'"), literal_column("'approved'")])
@@ -220,6 +250,49 @@ LIST_RECORDS: Final = _compiled(
     .order_by(records.c.seq)
     .limit(_p("count"))
     .offset(_NONE)
+)
+_kept = select(inputs.c.id, inputs.c.call, inputs.c.at, inputs.c.sealed)
+_kept_still = inputs.c.expires > _p("now")
+GET_INPUT: Final = _compiled(_kept.where(inputs.c.log_id == _p("log"), inputs.c.call == _p("call_"), _kept_still))
+LIST_INPUTS: Final = _compiled(
+    _kept.where(inputs.c.log_id == _p("log"), inputs.c.id < _p("before"), _kept_still)
+    .order_by(inputs.c.id.desc())
+    .limit(_p("count"))
+    .offset(_NONE)
+)
+FIND_INPUT: Final = _compiled(
+    select(logs.c.tenant, logs.c.workspace, inputs.c.id, inputs.c.call, inputs.c.at, inputs.c.sealed)
+    .select_from(inputs.join(logs, logs.c.id == inputs.c.log_id))
+    .where(inputs.c.call == _p("call_"), _kept_still)
+    .order_by(inputs.c.id.desc())
+    .limit(_p("count"))
+    .offset(_NONE)
+)
+NEWEST_INPUTS: Final = _compiled(
+    select(logs.c.tenant, logs.c.workspace, inputs.c.id, inputs.c.call, inputs.c.at, inputs.c.sealed)
+    .select_from(inputs.join(logs, logs.c.id == inputs.c.log_id))
+    .where(_kept_still)
+    .order_by(inputs.c.id.desc())
+    .limit(_p("count"))
+    .offset(_NONE)
+)
+FIND_RECORDS: Final = _compiled(
+    select(records.c.data).where(records.c.call == _p("call_")).order_by(records.c.id).limit(_p("count")).offset(_NONE)
+)
+_differing = select(
+    differences.c.call, differences.c.id, differences.c.at, differences.c.kind, differences.c.data
+).where(differences.c.log_id == _p("log"), differences.c.id < _p("before"), differences.c.expires > _p("now"))
+LIST_DIFFERENCES: Final = _compiled(_differing.order_by(differences.c.id.desc()).limit(_p("count")).offset(_NONE))
+LIST_DIFFERENCES_OF_KIND: Final = _compiled(
+    _differing.where(differences.c.kind == _p("kind_"))
+    .order_by(differences.c.id.desc())
+    .limit(_p("count"))
+    .offset(_NONE)
+)
+COUNT_DIFFERENCES: Final = _compiled(
+    select(differences.c.kind, func.count())
+    .where(differences.c.log_id == _p("log"), differences.c.expires > _p("now"))
+    .group_by(differences.c.kind)
 )
 LIST_SWITCHES: Final = _compiled(select(switches).order_by(switches.c.scope))
 LIST_INTENTS: Final = _compiled(

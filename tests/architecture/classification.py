@@ -154,6 +154,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.store.guard_driver
     gateway.store.keyfile
     gateway.store.offline_driver
+    gateway.store.offline_inputs_driver
     gateway.store.schema
     gateway.store.sqlite
     gateway.store.sqlite_effects_driver
