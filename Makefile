@@ -10,7 +10,7 @@ NODE_DIR := tests/e2e/node
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env dev-env run test lint types unit unit-optimized coverage bench opa soak lock clean
+.PHONY: help env dev-env envoy run test lint types unit unit-optimized coverage bench opa soak lock clean
 
 help:
 	@echo "make run [ONCE=1]  the quick start: a gate with stand-in services, one call allowed, one denied, one held"
@@ -44,6 +44,10 @@ opa: dev-env
 $(NODE_DIR)/node_modules/.stamp: $(NODE_DIR)/package.json $(NODE_DIR)/package-lock.json | dev-env
 	@$(BIN)/python tests/e2e/node/install.py
 	@touch $@
+
+# The extra of the ext_authz door (docs/envoy.md), for a gate that runs from this environment.
+envoy: env
+	@$(PIP_LOCKED) --only-binary :all: -r requirements-envoy.lock
 
 # --- what people type ---------------------------------------------------------------------------------------------
 run: env

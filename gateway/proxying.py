@@ -6,7 +6,7 @@ refusal is a problem document. Leaves what a call may do to `gateway.flow.call`,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 
 from aiohttp import web
@@ -96,6 +96,26 @@ class CallRunner:
         code = outcome.code if isinstance(outcome, Refusal) else CODE_OK
         self.settled(trace, code, outcome.status, monotonic() - started)
         return outcome, trace
+
+    async def asked(self, flow_in: Callable[[FlowContext], Flow[Finished]], trace: Trace) -> Finished | Refusal:
+        """Run a call that somebody else carries out, nothing of it read or sent here; its end, refused or not."""
+        driver = CallDriver(self.services, self._running.assembly.reach, trace, None)
+        started = monotonic()
+        outcome: Finished | Refusal
+        try:
+            self._begin()
+            try:
+                end = await driver.run(flow_in(self._context()))
+            finally:
+                self._end()
+            outcome = end if isinstance(end, Finished) else refusal("upstream_failed", "the answer cannot be held")
+        except Refusal as refused:
+            outcome = refused
+        finally:
+            await driver.close()
+        code = outcome.code if isinstance(outcome, Refusal) else CODE_OK
+        self.settled(trace, code, outcome.status, monotonic() - started)
+        return outcome
 
     def _begin(self) -> None:
         """Count a call in. Raises `throttled` when `limits.calls_max` are being worked on already."""

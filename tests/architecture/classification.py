@@ -54,6 +54,12 @@ PURE: frozenset[str] = frozenset(
     gateway.egress.addresses
     gateway.egress.errors
     gateway.egress.wire
+    gateway.envoy.check_request
+    gateway.envoy.check_response
+    gateway.envoy.door_flow
+    gateway.envoy.question
+    gateway.envoy.settings
+    gateway.envoy.wire
     gateway.errors
     gateway.flow.answering
     gateway.flow.call
@@ -142,6 +148,8 @@ SHELL: frozenset[str] = frozenset(
     gateway.egress.exchange
     gateway.egress.fetch
     gateway.egress.resolver
+    gateway.envoy.server
+    gateway.envoy.service
     gateway.flow.driver
     gateway.flow.switches
     gateway.ledger.recovery_client
