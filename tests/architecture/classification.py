@@ -71,6 +71,7 @@ PURE: frozenset[str] = frozenset(
     gateway.flow.prepare
     gateway.flow.switch_scopes
     gateway.flow.values
+    gateway.hosts
     gateway.ledger.record
     gateway.ledger.verify
     gateway.operations.bundle_metrics
@@ -90,6 +91,7 @@ PURE: frozenset[str] = frozenset(
     pdp.facts
     pdp.input_document
     pdp.probes
+    pdp.replay
     pdp.simulate
     pdp.trace
     pdp.vocabulary
@@ -175,6 +177,7 @@ SHELL: frozenset[str] = frozenset(
     pdp.fresh_ids
     pdp.opa_server
     pdp.prepared
+    pdp.shadow
     pdp.wasm.calls
     pdp.wasm.host
     pdp.wasm.instance
