@@ -71,9 +71,8 @@ coverage: dev-env
 
 test:
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line unit unit-optimized
 	@$(MAKE) --no-print-directory coverage
-	@$(MAKE) --no-print-directory unit-optimized
 
 bench: dev-env opa
 	@$(BIN)/python -m benchmarks
