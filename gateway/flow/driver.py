@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from asyncio import sleep
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
 
@@ -39,6 +39,7 @@ from gateway.ledger.record import RecordMalformed
 from gateway.ledger.writer import LedgerUnavailable, LedgerWriter
 from gateway.operations.metrics import Metrics
 from gateway.store.port import Store, StoreConflict, StoreUnavailable
+from gateway.watching import Asked, DecisionWatch
 from pdp.errors import EngineFailed, PdpError
 from pdp.prepared import PolicyPlane
 
@@ -69,6 +70,7 @@ class Services:
     switches: SwitchBoard
     metrics: Metrics
     clock: Callable[[], float] = time
+    watch: DecisionWatch = field(default_factory=DecisionWatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class StreamCut(ConnectionError):
 class CallDriver:
     """Drives one flow for one request. `request` is None where there is nobody to read a body from."""
 
-    __slots__ = ("_detector", "_pieces", "_reach", "_request", "_response", "_services", "_trace")
+    __slots__ = ("_asked", "_detector", "_pieces", "_reach", "_request", "_response", "_services", "_trace")
 
     def __init__(self, services: Services, reach: Reach, trace: Trace, request: web.BaseRequest | None) -> None:
         self._services = services
@@ -99,6 +101,7 @@ class CallDriver:
         self._response: UpstreamResponse | None = None
         self._pieces: AsyncIterator[bytes] | None = None
         self._detector: LeakDetector | None = None
+        self._asked: Asked | None = None
 
     async def run(self, flow: e.Flow[Finished], event: e.Event | None = None) -> Finished | c.BeginStream | c.EndStream:
         """Drive until the flow ends, or wants to begin or end a stream. Raises `Refusal`."""
@@ -172,6 +175,8 @@ class CallDriver:
     async def _ask(self, command: c.AskPolicy) -> e.Event:
         decided = await self._services.policy.decide(command.policy_input)
         self._services.metrics.observe_decision(decided.engine, decided.seconds)
+        if self._services.watch.active:
+            self._asked = self._services.watch.asked(command.policy_input, decided)
         return e.PolicyAnswered(decided)
 
     # -- approvals and records --------------------------------------------------------------------------------------
@@ -194,8 +199,10 @@ class CallDriver:
         return self._request is None or self._request.transport is not None
 
     async def _append(self, command: c.AppendRecord) -> e.Event:
-        started = monotonic()
-        appended = await self._services.writer.append(command.draft, effects=command.effects)
+        started, effects = monotonic(), command.effects
+        if self._asked is not None:
+            effects, self._asked = (*effects, *self._services.watch.kept(self._asked, command.draft)), None
+        appended = await self._services.writer.append(command.draft, effects=effects)
         self._services.metrics.observe_append(monotonic() - started)
         return e.RecordAppended(appended.seq)
 

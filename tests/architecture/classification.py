@@ -171,6 +171,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.store.sqlite_errors_driver
     gateway.store.sqlite_reads_driver
     gateway.store.statements
+    gateway.watching
     pdp.agreement
     pdp.aside
     pdp.explain
