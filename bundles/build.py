@@ -24,10 +24,11 @@ from bundles.errors import BundleMisuse, BundleRefused, BundleUnavailable
 from bundles.jws import PrivateKey, default_algorithm, sign_jws
 from bundles.keys import load_private_key, public_pem
 from bundles.manifest import load_manifests
+from bundles.merged import RULEBOOK_ROOTS
 from bundles.profile import PROFILE, Finding, check_data_shapes, is_cacheable, lint, lint_tests, string_literals
 from bundles.samples import sample_inputs
 from bundles.sequence import SequenceFile, write_durably
-from bundles.source import read_source
+from bundles.source import read_data_source, read_source
 from bundles.source_layout import BundleSource, sources_digest
 from bundles.trusted_set import TrustedKey, TrustPolicy, read_sequence, verify_bundle
 
@@ -170,6 +171,25 @@ def assemble_starter(
     files = {**sources.rego, **sources.data_files, WASM_FILE: wasm}
     files.update({f"{PROBES_FOLDER}{name.rpartition('/')[2]}": content for name, content in probes.items()})
     policy = CompiledPolicy(files, shipped.get("cacheable") == "yes", 0, 0, ())
+    return write_bundle(policy, _private(key), out, options or SigningOptions())
+
+
+def build_data_bundle(
+    source: Path, *, key: Path | PrivateKey, out: Path, options: SigningOptions | None = None
+) -> BuiltBundle:
+    """Sign a directory of data alone, for a gateway that has its rules from another bundle; needs no OPA.
+
+    Raises :class:`BundleRefused` ``source_invalid`` or ``profile_violated`` (a key that reads as a number).
+    """
+    files = read_data_source(source)
+    policy = CompiledPolicy(files, False, 0, 0, ())
+    content = read_content({**files, MANIFEST_FILE: _manifest(policy, "")})
+    taken = RULEBOOK_ROOTS & content.data.keys()
+    if taken:
+        raise BundleRefused("source_invalid", f"{min(taken)!r} is only a full bundle's")
+    findings = [str(finding) for finding in check_data_shapes(content.data)]
+    if findings:
+        raise BundleRefused("profile_violated", "\n".join(findings))
     return write_bundle(policy, _private(key), out, options or SigningOptions())
 
 

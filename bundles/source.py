@@ -16,12 +16,20 @@ from bundles.source_layout import BundleSource, arrange_source, sources_digest
 SOURCE_FILE_MAX_BYTES: Final = 32 << 20
 SOURCE_FILES_MAX_COUNT: Final = 4096
 
-__all__ = ["BundleSource", "read_library", "read_source", "sources_digest"]
+__all__ = ["BundleSource", "read_data_source", "read_library", "read_source", "sources_digest"]
 
 
 def read_source(folder: Path, *, files_max_count: int = SOURCE_FILES_MAX_COUNT) -> BundleSource:
     """Read a source directory; raises ``source_invalid``, ``source_missing`` and the codes of manifests and JSON."""
     return arrange_source(_read_tree(folder, files_max_count), _read_library_files())
+
+
+def read_data_source(folder: Path) -> dict[str, bytes]:
+    """The data files of a directory that holds no rules; raises ``source_invalid`` for anything else in it."""
+    arranged = arrange_source(_read_tree(folder), {})
+    if arranged.rego or arranged.tests or arranged.cases or not arranged.data_files:
+        raise BundleRefused("source_invalid", f"{folder} is to hold data.json or data.yaml files, and no rules")
+    return dict(arranged.data_files)
 
 
 def read_library() -> tuple[dict[str, bytes], dict[str, bytes]]:

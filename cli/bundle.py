@@ -24,6 +24,7 @@ from bundles.build import (
     BuiltBundle,
     SigningOptions,
     build_bundle,
+    build_data_bundle,
     check_rebuild,
     inspect_bundle,
     sign_archive,
@@ -148,6 +149,28 @@ def build(
         console.print(f"{policy.tests_passed} tests passed; both engines agree on {policy.inputs_agreed} inputs.")
 
     emit(as_json, document, words)
+
+
+@app.command()
+@_signs
+def data(
+    signing: _Signing, source: Path = SOURCE, revision: str | None = REVISION, as_json: bool = JSON_OPTION
+) -> None:
+    """Sign a directory of data alone, for gateways that have their rules from another bundle."""
+
+    def work() -> BuiltBundle:
+        return build_data_bundle(source, key=signing.key, out=signing.out, options=signing.options(revision))
+
+    built = guarded(work, as_json)
+    document = {
+        "path": str(built.path),
+        "name": built.name,
+        "revision": built.revision,
+        "sequence": built.sequence,
+        "digest": built.digest,
+        "files": built.files_count,
+    }
+    emit(as_json, document, lambda console: console.print(f"Signed {shown(built.path)}: sequence {built.sequence}"))
 
 
 @app.command()

@@ -18,12 +18,13 @@ from bundles.errors import BundleError
 from bundles.sequence import SequenceFile
 from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, JSON_OPTION, emit, fail, shown
 from cli.token import read_config
-from gateway.app import Gate, start_gate, trusted_bundle
-from gateway.assembly import build_assembly, remembered_as
+from gateway.app import Gate, start_gate
+from gateway.assembly import build_assembly
+from gateway.bundle_settings import merged_bundle, remembered_as, trusted_bundle
 from gateway.config import ConfigError, Document, GatewayConfig, unsafe_findings
 from gateway.egress.dialer import UpstreamPools
 from gateway.errors import GateError, GateUnavailable
-from gateway.operations.enforcement import InForce, enforcement
+from gateway.operations.enforcement import BundleState, InForce, enforcement
 from pdp.errors import PdpError
 
 if TYPE_CHECKING:
@@ -131,14 +132,17 @@ def check_config(config: GatewayConfig) -> dict[str, Any]:
     if findings:
         raise ConfigError("config_unsafe", "; ".join(findings))
     sequence = SequenceFile(config.file(config.document.ledger.sequence))
-    configured = config.document.bundles[0]
-    bundle = trusted_bundle(config, sequence.highest(remembered_as(configured.name, configured.epoch)))
+    states = []
+    for configured in sorted(config.document.bundles, key=lambda bundle: bundle.data_only):
+        highest = sequence.highest(remembered_as(configured.name, configured.epoch))
+        states.append(BundleState(trusted_bundle(config, configured, highest), configured))
+    merged = merged_bundle(config, {state.configured.name: state.bundle for state in states})
 
     async def build() -> dict[str, Any]:
-        assembly = build_assembly(config, bundle, UpstreamPools())
+        assembly = build_assembly(config, merged, UpstreamPools())
         engine = config.document.engine
-        in_force = InForce(bundle, engine if isinstance(engine, str) else "opa")
-        return enforcement(in_force, assembly.plans, (), config.document)
+        in_force = InForce(tuple(states), engine if isinstance(engine, str) else "opa")
+        return enforcement(in_force, assembly.plans, ())
 
     enforced = asyncio.run(build())
     found = [*issuer_findings(config.document), *policy_findings(enforced["uncovered_instances"])]

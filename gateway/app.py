@@ -12,38 +12,27 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from time import time
 
 from bundles.client_protocol import ClientStatus
-from bundles.client_state import LeaseGuard, SystemClocks
 from bundles.errors import BundleError, BundleRefused
 from bundles.sequence import SequenceFile
-from bundles.trusted_set import TrustedBundle, verify_bundle
+from bundles.trusted_set import TrustedBundle
 from gateway.api.calls import CallsApi
 from gateway.api.router import Router
 from gateway.approvals.service import ApprovalLimits, ApprovalService
-from gateway.assembly import (
-    Assembly,
-    build_assembly,
-    edge_limits,
-    read_bundle_files,
-    remembered_as,
-    trust_policy,
-)
-from gateway.bundle_follower import (
-    RELOAD_WAIT_SECONDS,
-    START_WAIT_SECONDS,
-    BundleFollower,
-    FollowedSource,
-    followed_source,
-)
+from gateway.assembly import Assembly, build_assembly, edge_limits
+from gateway.bundle_config import Bundle
+from gateway.bundle_set import BundleSet
+from gateway.bundle_settings import merged_bundle, remembered_as
 from gateway.config import ConfigError, GatewayConfig, load_config
 from gateway.connectors.tickets import TicketBook
 from gateway.edge.server import RunningServer, start_server
 from gateway.egress.dialer import UpstreamPools
-from gateway.errors import GateError, GateMisuse
+from gateway.errors import GateError
 from gateway.flow.driver import Services
 from gateway.flow.switches import POLL_SECONDS, SwitchBoard
 from gateway.ledger.record import RecordDraft
@@ -74,13 +63,6 @@ def _wall_ms() -> int:
     return int(time() * 1000)
 
 
-def trusted_bundle(config: GatewayConfig, highest_sequence: int) -> TrustedBundle:
-    """The configured bundle, or the one last fetched, verified. Blocks on the disk. Raises `ConfigError`, `BundleRefused`."""
-    raw, cosignatures = read_bundle_files(config)
-    trust = trust_policy(config)
-    return verify_bundle(raw, trust, now=int(time()), highest_sequence=highest_sequence, cosignatures=cosignatures)
-
-
 class Gate:
     """A gate and everything it holds; made by `start_gate`."""
 
@@ -90,17 +72,20 @@ class Gate:
         log: LineLog,
         sequence: SequenceFile,
         config_path: Path | None,
-        followed: tuple[LeaseGuard, BundleFollower] | None = None,
+        bundles: BundleSet,
+        engine: PolicyEngine | OpaServerEngine,
     ) -> None:
         self._running = running
         self._log = log
         self._sequence = sequence
         self._config_path = config_path
-        self._followed = followed
+        self._bundles = bundles
+        self._engine = engine
+        self._recorded: dict[str, str] = {}
+        running.bundles = bundles.states
         self._bundle_metrics: BundleMetrics | None = None
-        if followed is not None:
-            running.freshness = self._follower_status
-            self._bundle_metrics = BundleMetrics(running.services.metrics.registry, self._follower_status)
+        if bundles.is_leased:
+            self._bundle_metrics = BundleMetrics(running.services.metrics.registry, self._statuses)
         self._servers: list[RunningServer] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading = asyncio.Lock()
@@ -130,8 +115,7 @@ class Gate:
             self._servers.append(server)
             self.metrics_port = server.port
         self._tasks.append(asyncio.create_task(self._watch(), name="gate-watch"))
-        if self._followed is not None:
-            self._followed[1].follow(self._install, self._say_bundle_fault)
+        self._bundles.follow(self._install, self._say_bundle_fault)
         _calm_collector()
 
     async def _watch(self) -> None:
@@ -157,7 +141,7 @@ class Gate:
             return True
 
     async def _reload(self) -> None:
-        old, services = self._running.assembly, self._running.services
+        old = self._running.assembly
         config = old.config
         if self._config_path is not None:
             text = await asyncio.to_thread(self._config_path.read_text)
@@ -165,78 +149,59 @@ class Gate:
         for name in ("listen", "store", "ledger", "engine"):
             if getattr(config.document, name) != getattr(old.config.document, name):
                 raise ConfigError("restart_needed", f"{name} changes only with a restart")
-        if (config.document.bundles[0].freshness == "signed") is not (self._followed is not None):
-            raise ConfigError("restart_needed", "bundles[0].freshness changes only with a restart")
-        if self._followed is None:
-            highest = await _highest(config, services.store, self._sequence)
-            bundle = await asyncio.to_thread(trusted_bundle, config, highest)
-            await self._put_in_force(config, bundle)
-        else:
-            await self._reload_followed(config, *self._followed)
+        if any(bundle.freshness == "signed" for bundle in config.document.bundles) is not self._bundles.is_leased:
+            raise ConfigError("restart_needed", "bundles are followed, or are not, from a start on")
+        members = await self._bundles.prepared(config)
+        await self._put_in_force(config, {name: member.bundle for name, member in members.items()})
+        await self._bundles.adopt(members, self._install, self._say_bundle_fault)
 
-    async def _reload_followed(self, config: GatewayConfig, guard: LeaseGuard, old: BundleFollower) -> None:
-        """Follow another source, or the same one with other keys, once it gave a bundle that these accept.
-
-        **Security**: what is in force is never carried over to keys that did not sign it.
-        """
-        source = await asyncio.to_thread(followed_source, config)
-        active = self._running.services.policy.current()
-        if source == old.source and active is not None:
-            await self._put_in_force(config, active.bundle)
-            return
-        fresh = self._follower(config, source, guard)
-        bundle = await fresh.fetched(RELOAD_WAIT_SECONDS)
-        await self._put_in_force(config, bundle)
-        await old.close()
-        self._followed = (guard, fresh)
-        await fresh.in_force()
-        fresh.follow(self._install, self._say_bundle_fault)
-
-    def _follower_status(self) -> ClientStatus:
-        """How the bundle followed now stands; only asked while one is followed."""
-        if self._followed is None:
-            raise GateMisuse("no bundle is followed")
-        return self._followed[1].status()
-
-    def _follower(self, config: GatewayConfig, source: FollowedSource, guard: LeaseGuard) -> BundleFollower:
-        services = self._running.services
-        highest = partial(_highest, config, services.store, self._sequence)
-        return BundleFollower(config, source, services.pools, guard, highest)
-
-    async def _put_in_force(self, config: GatewayConfig, bundle: TrustedBundle) -> None:
+    async def _put_in_force(self, config: GatewayConfig, bundles: Mapping[str, TrustedBundle]) -> None:
         """Build everything beside what is in use, then swap; a failure leaves all as it was."""
         services = self._running.services
-        fresh = await asyncio.to_thread(build_assembly, config, bundle, services.pools)
+        merged = merged_bundle(config, bundles)
+        fresh = await asyncio.to_thread(build_assembly, config, merged, services.pools)
         await fresh.keys.start()
         try:
             active = services.policy.current()
-            if active is None or active.bundle.digest != bundle.digest:
-                await services.policy.load(bundle)
-                await self.record_bundle(bundle)
+            if active is None or active.bundle.digest != merged.digest:
+                await load_policy(services.policy, self._engine, merged, bundles[config.document.full_bundle.name])
+            await self.record_bundles(bundles)
         except BaseException:
             await fresh.keys.close()
             raise
         old, self._running.assembly = self._running.assembly, fresh
         services.metrics.bound_labels(fresh.labels)
-        services.metrics.bundle_sequence.set(bundle.sequence)
+        services.metrics.bundle_sequence.set(merged.sequence)
         await old.keys.close()
 
-    async def _install(self, bundle: TrustedBundle) -> None:
-        """Put a bundle in force that the follower brought. Raises `BundleError`; then the old one stays."""
+    async def _install(self, name: str, bundle: TrustedBundle) -> None:
+        """Put a bundle in force that its follower brought. Raises `BundleError`; then the old one stays."""
         async with self._reloading:
             try:
-                await self._put_in_force(self._running.assembly.config, bundle)
+                await self._put_in_force(self._running.assembly.config, {**self._bundles.bundles(), name: bundle})
             except (ConfigError, PdpError, GateError) as failed:
                 raise BundleRefused(getattr(failed, "code", "bundle_unusable"), str(failed)) from failed
-        self._log.line(EVENT_GATE, {"what": "bundle", "revision": bundle.revision, "sequence": bundle.sequence})
+            self._bundles.replaced(name, bundle)
+        fields = {"what": "bundle", "name": name, "revision": bundle.revision, "sequence": bundle.sequence}
+        self._log.line(EVENT_GATE, fields)
+
+    def _statuses(self) -> list[ClientStatus]:
+        """How the bundles that are followed stand."""
+        return [state.status for state in self._bundles.states() if state.status is not None]
 
     def _say_bundle_fault(self, fault: BundleError) -> None:
         if self._bundle_metrics is not None:
             self._bundle_metrics.count_refused(fault.code)
         self._log.line(EVENT_GATE, {"what": "bundle_refused", "code": fault.code, "error": fault.detail})
 
-    async def record_bundle(self, bundle: TrustedBundle) -> None:
-        """Record which bundle came into force, and never go below its sequence again."""
+    async def record_bundles(self, bundles: Mapping[str, TrustedBundle]) -> None:
+        """Record which bundles came into force, and never go below their sequences again."""
+        for bundle in bundles.values():
+            if self._recorded.get(bundle.name) != bundle.digest:
+                await self._record_bundle(bundle)
+                self._recorded[bundle.name] = bundle.digest
+
+    async def _record_bundle(self, bundle: TrustedBundle) -> None:
         remembered = remembered_as(bundle.name, bundle.epoch)
         await asyncio.to_thread(self._sequence.raise_to, remembered, bundle.sequence)
         draft = RecordDraft(
@@ -257,8 +222,7 @@ class Gate:
         """Accept nothing more, let calls finish for the configured grace, write what waits."""
         self._running.closing = True
         grace = self._running.assembly.config.document.limits.grace_seconds
-        if self._followed is not None:
-            await self._followed[1].close()
+        await self._bundles.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -273,8 +237,7 @@ class Gate:
         await asyncio.to_thread(self._log.close)
 
 
-async def _highest(config: GatewayConfig, store: Store, sequence: SequenceFile) -> int:
-    configured = config.document.bundles[0]
+async def _highest(store: Store, sequence: SequenceFile, configured: Bundle) -> int:
     name = remembered_as(configured.name, configured.epoch)
     kept = await asyncio.to_thread(sequence.highest, name)
     try:
@@ -282,6 +245,20 @@ async def _highest(config: GatewayConfig, store: Store, sequence: SequenceFile) 
     except StoreUnavailable:
         return kept
     return max(kept, stored)
+
+
+async def load_policy(
+    policy: PolicyPlane, engine: PolicyEngine | OpaServerEngine, merged: TrustedBundle, full: TrustedBundle
+) -> None:
+    """Put `merged` in force; raises `PdpError`, and the old one stays.
+
+    The probes of the full bundle were recorded without the data of others, so they are run on it alone first.
+    """
+    if merged.digest != full.digest:
+        trial = PolicyPlane(engine)
+        await trial.load(full)
+        await trial.close()
+    await policy.load(merged)
 
 
 def _engine(config: GatewayConfig, cache_key: bytes) -> PolicyEngine | OpaServerEngine:
@@ -361,43 +338,39 @@ async def _started(
     store, writer = ledger
     unknown = await recover_open_intents(store, writer)
     sequence = SequenceFile(config.file(config.document.ledger.sequence))
-    highest = partial(_highest, config, store, sequence)
-    followed: tuple[LeaseGuard, BundleFollower] | None = None
-    if config.document.bundles[0].freshness == "signed":
-        guard = LeaseGuard((await asyncio.to_thread(SystemClocks)).read)
-        source = await asyncio.to_thread(followed_source, config)
-        followed = guard, BundleFollower(config, source, pools, guard, highest)
-        bundle = await followed[1].begin()
-    else:
-        bundle = await asyncio.to_thread(trusted_bundle, config, await highest())
-    lease = followed[0].holds if followed is not None else None
-    policy = PolicyPlane(_engine(config, keys.key("_gate", "record-hmac")), lease=lease)
-    bundle = await _loaded(policy, bundle, followed[1] if followed is not None else None)
+    bundles = BundleSet(pools, partial(_highest, store, sequence))
+    await bundles.begin(config)
+    engine = _engine(config, keys.key("_gate", "record-hmac"))
+    policy = PolicyPlane(engine, lease=bundles.holds)
+    merged = await _first_policy(config, policy, engine, bundles)
     services = _services(config, (store, writer), policy, keys, pools)
-    assembly: Assembly = await asyncio.to_thread(build_assembly, config, bundle, services.pools)
+    assembly: Assembly = await asyncio.to_thread(build_assembly, config, merged, services.pools)
     await assembly.keys.start()
     await services.switches.refresh(store)
     services.metrics.bound_labels(assembly.labels)
-    services.metrics.bundle_sequence.set(bundle.sequence)
-    gate = Gate(Running(services, keys, assembly, time()), lines, sequence, config_path, followed)
-    await gate.record_bundle(bundle)
-    if followed is not None:
-        await followed[1].in_force()
-    started = {"what": "started", "bundle": bundle.revision, "engine": policy_name(policy), "unknown": unknown}
+    services.metrics.bundle_sequence.set(merged.sequence)
+    gate = Gate(Running(services, keys, assembly, time()), lines, sequence, config_path, bundles, engine)
+    await gate.record_bundles(bundles.bundles())
+    await bundles.in_force()
+    started = {"what": "started", "bundle": merged.revision, "engine": policy_name(policy), "unknown": unknown}
     lines.line(EVENT_GATE, started)
     return gate
 
 
-async def _loaded(policy: PolicyPlane, bundle: TrustedBundle, follower: BundleFollower | None) -> TrustedBundle:
-    """Put the first bundle in force: where the one kept on disk no longer can be, one that the service has instead."""
+async def _first_policy(
+    config: GatewayConfig, policy: PolicyPlane, engine: PolicyEngine | OpaServerEngine, bundles: BundleSet
+) -> TrustedBundle:
+    """Put the first rulebook in force: where bundles kept on disk no longer can be, those that the services have instead."""
+    full = config.document.full_bundle.name
+    merged = merged_bundle(config, bundles.bundles())
     try:
-        await policy.load(bundle)
+        await load_policy(policy, engine, merged, bundles.bundles()[full])
     except PdpError:
-        if follower is None or not follower.restored:
+        if not await bundles.refetched():
             raise
-        bundle = await follower.fetched(START_WAIT_SECONDS)
-        await policy.load(bundle)
-    return bundle
+        merged = merged_bundle(config, bundles.bundles())
+        await load_policy(policy, engine, merged, bundles.bundles()[full])
+    return merged
 
 
 def policy_name(policy: PolicyPlane) -> str | None:

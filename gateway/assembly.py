@@ -10,15 +10,10 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 
-from bundles.client_protocol import ClientTrust
-from bundles.client_state import ClientFiles
-from bundles.dsse import ENVELOPE_MAX_BYTES, ENVELOPE_SUFFIX
-from bundles.freshness import FRESHNESS_SCOPE
 from bundles.manifest import ConnectorManifest, load_manifests
-from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy
+from bundles.trusted_set import TrustedBundle
 from gateway.api.operations import CONNECTOR, OPERATIONS, action_name
 from gateway.config import ConfigError, GatewayConfig, Instance, Issuer, unsafe_findings
 from gateway.connectors.arguments import SchemaSet
@@ -37,8 +32,6 @@ from gateway.egress.exchange import UpstreamTimeouts
 from gateway.egress.fetch import fetch_document
 from gateway.flow.driver import Reach, Target
 from gateway.flow.values import FlowLimits, InstancePlan
-
-BUNDLE_MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,81 +58,6 @@ def edge_limits(config: GatewayConfig) -> EdgeLimits:
         headers_max_count=limits.headers_max_count,
         body_max_bytes=limits.body_max_bytes,
     )
-
-
-def trust_policy(config: GatewayConfig) -> TrustPolicy:
-    """Which bundle is expected and from whom. Blocks on the disk; raises `ConfigError`."""
-    bundle = config.document.bundles[0]
-    keys = []
-    for key in bundle.trusted_keys:
-        try:
-            pem = config.file(key.key).read_bytes()
-        except OSError as error:
-            raise ConfigError("key_missing", f"{key.key}: {error.strerror}") from error
-        keys.append(TrustedKey(key.keyid, key.algorithm, key.scope, pem))
-    return TrustPolicy(bundle.name, bundle.audience, tuple(keys), bundle.threshold, bundle.epoch)
-
-
-def client_trust(config: GatewayConfig) -> ClientTrust:
-    """Whose bundles and whose statements of freshness are believed. Blocks on the disk; raises `ConfigError`.
-
-    **Security**: a key that signs both would let whoever holds the online one publish.
-    """
-    trust = trust_policy(config)
-    keys = []
-    for key in config.document.bundles[0].freshness_keys:
-        try:
-            pem = config.file(key.key).read_bytes()
-        except OSError as error:
-            raise ConfigError("key_missing", f"{key.key}: {error.strerror}") from error
-        if pem.strip() in (trusted.public_pem.strip() for trusted in trust.keys):
-            raise ConfigError("freshness_key_shared", f"{key.key} is trusted to sign bundles too")
-        keys.append(TrustedKey(key.keyid, key.algorithm, FRESHNESS_SCOPE, pem))
-    return ClientTrust(trust, tuple(keys))
-
-
-def service_token(config: GatewayConfig) -> str | None:
-    """The token for the bundle service, if one is configured. Blocks on the disk; raises `CredentialError`."""
-    reference = config.document.bundles[0].token
-    return None if reference is None else SecretReader(os.environ, config.base_dir).read(reference)
-
-
-def bundle_folder(config: GatewayConfig) -> Path:
-    """Where the bundle last in force and its lease lie."""
-    return config.store_path.parent / "bundles" / config.document.bundles[0].name
-
-
-def remembered_as(name: str, epoch: int) -> str:
-    """The name under which a bundle's highest sequence is kept: each epoch counts anew (`#` stands in no bundle's name)."""
-    return name if epoch == 0 else f"{name}#{epoch}"
-
-
-def read_bundle_files(config: GatewayConfig) -> tuple[bytes, bytes | None]:
-    """The configured archive, or the one last fetched, and its co-signatures; bounded.
-
-    Blocks on the disk; raises `ConfigError`.
-    """
-    source = config.document.bundles[0].source
-    if not source.startswith("file:"):
-        kept = ClientFiles(bundle_folder(config)).read_bundle()
-        if kept is None:
-            raise ConfigError("bundle_missing", f"none has been fetched from {source} yet")
-        return kept
-    path = config.file(source)
-    envelope = Path(f"{path}{ENVELOPE_SUFFIX}")
-    raw = _bounded(path, BUNDLE_MAX_BYTES)
-    return raw, _bounded(envelope, ENVELOPE_MAX_BYTES) if envelope.exists() else None
-
-
-def _bounded(path: Path, max_bytes: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(max_bytes + 1)
-    except OSError as error:
-        raise ConfigError("bundle_missing", f"{path}: {error.strerror}") from error
-    if len(raw) > max_bytes:
-        raise ConfigError("bundle_too_large", f"{path} is larger than {max_bytes} bytes")
-    return raw
 
 
 def issuer_policy(issuer: Issuer) -> IssuerPolicy:

@@ -16,7 +16,8 @@ from bundles.client_protocol import ClientSettings, ClientStatus, ClientTrust, O
 from bundles.client_state import ClientFiles, LeaseGuard
 from bundles.errors import BundleError, BundleUnavailable
 from bundles.trusted_set import TrustedBundle
-from gateway.assembly import bundle_folder, client_trust, service_token
+from gateway.bundle_config import Bundle
+from gateway.bundle_settings import bundle_folder, client_trust, service_token
 from gateway.bundle_source import BundleAddress
 from gateway.config import GatewayConfig
 from gateway.egress.addresses import AddressClass, address_classes
@@ -48,14 +49,13 @@ class FollowedSource:
     settings: ClientSettings
 
 
-def followed_source(config: GatewayConfig) -> FollowedSource:
+def followed_source(config: GatewayConfig, bundle: Bundle) -> FollowedSource:
     """What the configuration says about the bundle service. Blocks on the disk; raises `ConfigError`, `GateError`."""
-    bundle = config.document.bundles[0]
     return FollowedSource(
         bundle.source,
-        service_token(config),
+        service_token(config, bundle),
         frozenset({AddressClass.PUBLIC}) | address_classes(bundle.allow_addresses),
-        client_trust(config),
+        client_trust(config, bundle),
         ClientSettings(bundle.lease_seconds, float(bundle.poll_seconds), bundle.long_poll),
     )
 
@@ -65,7 +65,7 @@ class BundleFollower:
 
     def __init__(
         self,
-        config: GatewayConfig,
+        configured: tuple[GatewayConfig, Bundle],
         source: FollowedSource,
         pools: UpstreamPools,
         guard: LeaseGuard,
@@ -73,8 +73,9 @@ class BundleFollower:
     ) -> None:
         self.source = source
         self._guard = guard
-        fetch = BundleAddress(pools.pool("_gate", "_bundles", "", source.allowed), source.url, source.token)
-        parts = ClientParts(fetch, ClientFiles(bundle_folder(config)), guard, highest)
+        pool = pools.pool("_gate", f"_bundles/{configured[1].name}", "", source.allowed)
+        fetch = BundleAddress(pool, source.url, source.token)
+        parts = ClientParts(fetch, ClientFiles(bundle_folder(*configured)), guard, highest)
         self._client = BundleClient(source.trust, source.settings, parts)
         self._offer: Offer | None = None
         self.restored = False
@@ -104,7 +105,9 @@ class BundleFollower:
             await self._client.commit(offer)
 
     def follow(self, install: Install, say: Say) -> None:
-        """Ask from now on, in a task of its own."""
+        """Ask from now on, in a task of its own; nothing more when that was begun before."""
+        if self._task is not None:
+            return
         self._task = asyncio.get_running_loop().create_task(self._client.run(install, say), name="bundle-follow")
 
     def status(self) -> ClientStatus:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bundles.freshness import TTL_DEFAULT_SECONDS, TTL_MAX_SECONDS, TTL_MIN_SECONDS
+from gateway.bundle_config import Bundle, check_bundles
 
 ENVIRONMENT_PREFIX = "TIDEGATE_CONFIG__"
 CONFIG_MAX_BYTES = 1 << 20
@@ -46,19 +46,6 @@ def _source(value: str) -> str:
     return value
 
 
-def _bundle_source(value: str) -> str:
-    if value.startswith("file:"):
-        return value
-    parts = urlsplit(value)
-    if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname or len(parts.path) < 2:
-        raise ValueError("must be file:PATH or https://HOST/PATH, without a secret, query or fragment")
-    if parts.port == 0:
-        raise ValueError("port 0 is no port of a service")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(f"{parts.hostname}:0")):
-        raise ValueError("must be file:PATH or https://…; http://… only on this machine")
-    return value
-
-
 def _listen(value: str) -> str:
     host, separator, port = value.rpartition(":")
     if not separator or not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
@@ -68,7 +55,6 @@ def _listen(value: str) -> str:
 
 SecretReference = Annotated[str, AfterValidator(_reference)]
 SourceReference = Annotated[str, AfterValidator(_source)]
-BundleSource = Annotated[str, AfterValidator(_bundle_source)]
 ListenAddress = Annotated[str, AfterValidator(_listen)]
 
 
@@ -123,64 +109,6 @@ class Identity(_Section):
         if len(set(names)) != len(names):
             raise ValueError("an issuer is named twice")
         return self
-
-
-class TrustedKeyConfig(_Section):
-    """A key whose signature makes a bundle trusted."""
-
-    keyid: str = Field(min_length=1)
-    algorithm: Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
-    scope: str = "write"
-    key: SourceReference
-
-
-class FreshnessKeyConfig(_Section):
-    """An online key whose statements say that a bundle is still in force; it signs no bundles."""
-
-    keyid: str = Field(min_length=1)
-    algorithm: Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
-    key: SourceReference
-
-
-class Bundle(_Section):
-    """Where the rulebook comes from, who must have signed it, and how it is known to be current."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    tenants: list[str] = Field(min_length=1)
-    source: BundleSource
-    audience: str = "tidegate"
-    trusted_keys: list[TrustedKeyConfig] = Field(min_length=1)
-    threshold: int = Field(1, ge=1, le=16)
-    epoch: int = Field(0, ge=0)
-    freshness: Literal["local", "signed"] = "local"
-    freshness_keys: list[FreshnessKeyConfig] = []
-    lease_seconds: int = Field(TTL_DEFAULT_SECONDS, ge=1, le=TTL_MAX_SECONDS)
-    poll_seconds: int = Field(60, ge=1, le=300)
-    long_poll: bool = True
-    token: SecretReference | None = None
-    allow_addresses: list[str] = []
-
-    @model_validator(mode="after")
-    def _freshness_fits_the_source(self) -> Bundle:
-        is_file = self.source.startswith("file:")
-        if self.freshness == "local":
-            if not is_file:
-                raise ValueError("freshness: local needs a file: source")
-            unread = _OF_A_SERVICE & self.model_fields_set
-            if unread:
-                raise ValueError(f"{min(unread)} is only for freshness: signed")
-            return self
-        if is_file:
-            raise ValueError("freshness: signed needs the https: address of a bundle service as its source")
-        if not self.freshness_keys:
-            raise ValueError("freshness: signed needs freshness_keys")
-        names = [key.keyid for key in self.freshness_keys]
-        if len(set(names)) != len(names):
-            raise ValueError("a freshness key is named twice")
-        return self
-
-
-_OF_A_SERVICE = frozenset({"freshness_keys", "lease_seconds", "poll_seconds", "long_poll", "token", "allow_addresses"})
 
 
 class OpaEngine(_Section):
@@ -283,16 +211,15 @@ class Document(_Section):
         for bundle in self.bundles:
             if "*" in bundle.tenants and not development:
                 raise ValueError(f'bundles.{bundle.name}: tenants "*" only beside a development issuer')
-            if bundle.lease_seconds < TTL_MIN_SECONDS and not development:
-                raise ValueError(
-                    f"bundles.{bundle.name}: lease_seconds is from {TTL_MIN_SECONDS} to {TTL_MAX_SECONDS}; less only "
-                    "beside a development issuer"
-                )
-        if len(self.bundles) != 1:
-            raise ValueError("exactly one full bundle is supported by this version")
+        check_bundles(self.bundles, development=development, is_embedded=self.engine == "wasm")
         if not self.store.startswith("sqlite:///"):
             raise ValueError("store must be sqlite:///PATH in this version")
         return self
+
+    @property
+    def full_bundle(self) -> Bundle:
+        """The bundle with the policies."""
+        return next(bundle for bundle in self.bundles if not bundle.data_only)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bundles.canonical import JsonValue
-from bundles.client_protocol import ClientStatus
 from gateway.assembly import Assembly
 from gateway.flow.driver import Services
+from gateway.operations.enforcement import BundleState
 from gateway.store.sealing import TenantKeys
 
 
@@ -21,8 +21,8 @@ class Running:
     assembly: Assembly
     started_unix: float
     closing: bool = False
-    freshness: Callable[[], ClientStatus] | None = None
-    """How the bundle's lease stands; ``None`` where none is asked for."""
+    bundles: Callable[[], tuple[BundleState, ...]] = tuple
+    """How each bundle in force stands, the one with policies first."""
 
     def chains(self) -> dict[str, JsonValue]:
         """The approval chains of the bundle in force."""

@@ -80,7 +80,7 @@ class Router:
         missing = []
         if self.running.services.policy.current() is None:
             missing.append("policy")
-        elif self.running.freshness is not None and self.running.freshness().remaining_seconds <= 0:
+        elif any(state.status is not None and state.status.remaining_seconds <= 0 for state in self.running.bundles()):
             missing.append("freshness")
         if not self.running.services.writer.healthy:
             missing.append("ledger")
@@ -137,14 +137,9 @@ class Router:
         assembly, services = self.running.assembly, self.running.services
         active = services.policy.current()
         document = enforcement(
-            InForce(
-                active.bundle if active is not None else None,
-                active.engine if active is not None else None,
-                self.running.freshness() if self.running.freshness is not None else None,
-            ),
+            InForce(self.running.bundles(), active.engine if active is not None else None),
             assembly.plans,
             services.switches.of(exchange.subject.tenant),
-            assembly.config.document,
             exchange.subject,
         )
         return answer(document)

@@ -6,29 +6,29 @@ Guarantees: label values are error codes of this source, so their number is boun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bundles.client_protocol import ClientStatus
 
-Status = Callable[[], ClientStatus | None]
+Statuses = Callable[[], Sequence[ClientStatus]]
 
 
 class BundleMetrics:
-    """Lease, last answer and failures of the bundle that a gate follows."""
+    """Lease, last answer and failures of the bundles that a gate follows; of several, the worst."""
 
-    def __init__(self, registry: CollectorRegistry, status: Status) -> None:
+    def __init__(self, registry: CollectorRegistry, statuses: Statuses) -> None:
         remaining = Gauge(
             "tidegate_bundle_lease_remaining_seconds", "How long the bundle may still decide.", registry=registry
         )
-        remaining.set_function(lambda: _of(status, lambda now: now.remaining_seconds))
+        remaining.set_function(lambda: min((one.remaining_seconds for one in statuses()), default=0.0))
         answered = Gauge(
             "tidegate_bundle_answered_timestamp_seconds", "When the service last answered properly.", registry=registry
         )
-        answered.set_function(lambda: _of(status, lambda now: now.answered_at or 0.0))
+        answered.set_function(lambda: min((one.answered_at or 0.0 for one in statuses()), default=0.0))
         failures = Gauge("tidegate_bundle_failures", "Failed questions since the last good answer.", registry=registry)
-        failures.set_function(lambda: _of(status, lambda now: float(now.failures)))
+        failures.set_function(lambda: max((float(one.failures) for one in statuses()), default=0.0))
         self._refused = Counter(
             "tidegate_bundle_refused", "Answers and bundles not accepted, by code.", ["code"], registry=registry
         )
@@ -36,8 +36,3 @@ class BundleMetrics:
     def count_refused(self, code: str) -> None:
         """One answer, bundle or statement was not accepted."""
         self._refused.labels(code).inc()
-
-
-def _of(status: Status, value: Callable[[ClientStatus], float]) -> float:
-    now = status()
-    return value(now) if now is not None else 0.0

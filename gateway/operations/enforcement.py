@@ -8,24 +8,37 @@ from datetime import UTC, datetime
 
 from bundles.client_protocol import ClientStatus
 from bundles.trusted_set import TrustedBundle
-from gateway.config import Document
+from gateway.bundle_config import Bundle
 from gateway.edge.identity import Subject
 from gateway.flow.values import InstancePlan
 from gateway.store.port import SwitchRow
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
-    """The bundle that decides, the engine that answers for it, and how its lease stands (``None``: none is asked for)."""
+class BundleState:
+    """One bundle in force, what the configuration says of it, and how its lease stands (``None``: none is asked for)."""
 
-    bundle: TrustedBundle | None
-    engine: str | None
+    bundle: TrustedBundle
+    configured: Bundle
     status: ClientStatus | None = None
 
 
-def bundle_document(bundle: TrustedBundle, document: Document, status: ClientStatus | None) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The bundles that decide, the one with policies first, and the engine that answers for them."""
+
+    states: tuple[BundleState, ...]
+    engine: str | None
+
+    @property
+    def bundle(self) -> TrustedBundle | None:
+        """The one with policies."""
+        return self.states[0].bundle if self.states else None
+
+
+def bundle_document(state: BundleState) -> dict[str, object]:
     """One bundle: who signed it, how new it is, and until when it may decide."""
-    configured = document.bundles[0]
+    bundle, configured, status = state.bundle, state.configured, state.status
     local = configured.freshness == "local"
     return {
         "name": bundle.name,
@@ -36,6 +49,7 @@ def bundle_document(bundle: TrustedBundle, document: Document, status: ClientSta
         "keyids": list(bundle.keyids),
         "threshold": configured.threshold,
         "profile": bundle.profile,
+        "roots": list(configured.roots) if configured.data_only else None,
         "expires_at": bundle.expires_at,
         "freshness": configured.freshness,
         "lease_remaining_seconds": round(status.remaining_seconds, 3) if status is not None else None,
@@ -70,14 +84,13 @@ def enforcement(
     in_force: InForce,
     plans: Mapping[str, InstancePlan],
     switches: Iterable[SwitchRow],
-    document: Document,
     subject: Subject | None = None,
 ) -> dict[str, object]:
     """The whole answer; with a `subject` only the instances it may use are listed."""
     bundle, engine = in_force.bundle, in_force.engine
     shown = [plan for plan in plans.values() if subject is None or plan.admits(subject)]
     return {
-        "bundles": [bundle_document(bundle, document, in_force.status)] if bundle is not None else [],
+        "bundles": [bundle_document(state) for state in in_force.states],
         "engines": [engine] if engine is not None else [],
         "instances": [
             {

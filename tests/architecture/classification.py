@@ -18,6 +18,7 @@ PURE: frozenset[str] = frozenset(
     bundles.jws
     bundles.lease
     bundles.manifest
+    bundles.merged
     bundles.profile
     bundles.samples
     bundles.service_config
@@ -34,6 +35,7 @@ PURE: frozenset[str] = frozenset(
     gateway.approvals.records
     gateway.approvals.reduce
     gateway.approvals.render
+    gateway.bundle_config
     gateway.config
     gateway.connectors.arguments
     gateway.connectors.bodies
@@ -140,6 +142,8 @@ SHELL: frozenset[str] = frozenset(
     gateway.approvals.service
     gateway.assembly
     gateway.bundle_follower
+    gateway.bundle_set
+    gateway.bundle_settings
     gateway.bundle_source
     gateway.connectors.credentials
     gateway.edge.answer

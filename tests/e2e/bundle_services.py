@@ -44,6 +44,7 @@ class ServiceProcess:
 
     directory: Path
     port: int
+    name: str = "main"
     process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -72,12 +73,12 @@ class ServiceProcess:
             "tokens": [{"name": "ci", "token": "file:publish.token", "may": "publish", "bundles": ["*"]}],
         }
         (directory / "service.yaml").write_text(yaml.safe_dump(document))
-        return cls(directory, port)
+        return cls(directory, port, name)
 
     @property
     def url(self) -> str:
         """The bundle's address."""
-        return f"http://127.0.0.1:{self.port}/bundles/main"
+        return f"http://127.0.0.1:{self.port}/bundles/{self.name}"
 
     @property
     def token_file(self) -> Path:

@@ -49,6 +49,21 @@ def _followed(**changes: Any) -> dict[str, Any]:
     return _bundle(**{**service, **changes})
 
 
+def _with_data(*changes: dict[str, Any], **all_changes: Any) -> dict[str, Any]:
+    """The starter's bundle with one data bundle for each of `changes`."""
+    full = starter_config()["bundles"][0]
+    data = {**full, "name": "oncall", "source": "file:oncall.tar.gz", "data_only": True, "roots": ["oncall"]}
+    return {"bundles": [full, *({**data, **each, **all_changes} for each in changes or ({},))]}
+
+
+def test_config_accepts_data_bundles_beside_the_full_one() -> None:
+    document = _load(_with_data({}, {"name": "rota", "roots": ["rota"]})).document
+    assert document.full_bundle.name == "main" and [bundle.roots for bundle in document.bundles[1:]] == [
+        ["oncall"],
+        ["rota"],
+    ]
+
+
 FOLLOWED = {
     "at a service with TLS": {},
     "at a service on this machine": {"source": "http://127.0.0.1:8090/bundles/acme/main"},
@@ -110,6 +125,20 @@ def test_config_accepts_a_bundle_that_is_followed(case: str) -> None:
             "lease_seconds is from 300",
             id="short lease beside a real issuer",
         ),
+        pytest.param(_with_data(roots=[]), "belong together", id="data bundle without roots"),
+        pytest.param(_bundle(roots=["oncall"]), "belong together", id="roots of a full bundle"),
+        pytest.param(_with_data(roots=["chains"]), "only a full bundle's", id="data bundle that brings chains"),
+        pytest.param(_with_data(roots=["policies"]), "only a full bundle's", id="data bundle that brings policies"),
+        pytest.param(_with_data(name="main"), "one name", id="two bundles of one name"),
+        pytest.param(_with_data(tenants=["a"]), "the tenants of the full bundle", id="data bundle of other tenants"),
+        pytest.param(_with_data({"roots": ["oncall"]}, {"name": "b"}), "one root", id="two data bundles of one root"),
+        pytest.param(
+            {**_with_data(), "engine": {"opa": "unix:///run/opa.sock"}},
+            "engine: wasm",
+            id="data bundle beside an OPA server",
+        ),
+        pytest.param({"bundles": _bundle()["bundles"] * 2}, "exactly one full bundle", id="two full bundles"),
+        pytest.param({"bundles": _with_data()["bundles"][1:]}, "exactly one full bundle", id="no full bundle"),
         pytest.param(_bundle(lease_seconds=600), "only for freshness: signed", id="lease of a file"),
         pytest.param(_bundle(freshness_keys=[]), "only for freshness: signed", id="freshness keys of a file"),
         pytest.param(_bundle(source="https://x/b"), "file:", id="local freshness from a URL"),

@@ -13,7 +13,7 @@ from bundles.client_protocol import ClientStatus
 from cli.init import starter_config
 from gateway.config import Document, load_config
 from gateway.operations.bundle_metrics import BundleMetrics
-from gateway.operations.enforcement import InForce, enforcement
+from gateway.operations.enforcement import BundleState, InForce, enforcement
 from tests.bundles.parts import good_bundle, verified
 
 GOOD = ClientStatus(
@@ -45,7 +45,8 @@ def followed() -> Document:
 
 def shown(status: ClientStatus | None, configured: Document) -> dict[str, Any]:
     """The one bundle of the answer."""
-    answer: dict[str, Any] = enforcement(InForce(verified(good_bundle()), "wasm", status), {}, (), configured)
+    state = BundleState(verified(good_bundle()), configured.bundles[0], status)
+    answer: dict[str, Any] = enforcement(InForce((state,), "wasm"), {}, ())
     (bundle,) = answer["bundles"]
     return dict(bundle)
 
@@ -86,17 +87,32 @@ def test_enforcement_says_that_no_lease_is_asked_for_when_the_source_is_a_file()
 
 
 def test_enforcement_lists_no_bundle_when_none_is_in_force() -> None:
-    answer = enforcement(InForce(None, None), {}, (), document())
+    answer = enforcement(InForce((), None), {}, ())
     assert (answer["bundles"], answer["engines"]) == ([], [])
 
 
-@pytest.mark.parametrize(("status", "remaining", "failures"), [(GOOD, 412.3456, 0), (FAILING, 0, 3), (None, 0, 0)])
-def test_bundle_metrics_follow_the_status_when_scraped(
-    status: ClientStatus | None, remaining: float, failures: int
-) -> None:
+def test_enforcement_shows_the_roots_of_a_bundle_when_it_carries_data_only() -> None:
+    configured = document().bundles[0].model_copy(update={"data_only": True, "roots": ["oncall"]})
+    full = BundleState(verified(good_bundle()), document().bundles[0])
+    answer: dict[str, Any] = enforcement(InForce((full, BundleState(full.bundle, configured)), "wasm"), {}, ())
+    assert [bundle["roots"] for bundle in answer["bundles"]] == [None, ["oncall"]]
+
+
+STATUSES = {
+    "one holds": ((GOOD,), 412.3456, 0, 1_800_000_100.5),
+    "one fails": ((FAILING,), 0, 3, 0),
+    "one of two fails": ((GOOD, FAILING), 0, 3, 0),
+    "there is none": ((), 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("case", STATUSES)
+def test_bundle_metrics_show_the_worst_when(case: str) -> None:
+    statuses, remaining, failures, answered = STATUSES[case]
     registry = CollectorRegistry()
-    metrics = BundleMetrics(registry, lambda: status)
+    metrics = BundleMetrics(registry, lambda: statuses)
     metrics.count_refused("bundle_rollback")
     assert registry.get_sample_value("tidegate_bundle_lease_remaining_seconds") == remaining
     assert registry.get_sample_value("tidegate_bundle_failures") == failures
+    assert registry.get_sample_value("tidegate_bundle_answered_timestamp_seconds") == answered
     assert registry.get_sample_value("tidegate_bundle_refused_total", {"code": "bundle_rollback"}) == 1
