@@ -68,3 +68,27 @@ test_only_collectors_hand_in_what_an_engine_logged if {
 		not granted(role, "tidegate.opa.log")
 	}
 }
+
+test_auditors_and_publishers_see_what_another_bundle_would_do if {
+	every role in ["auditor", "publisher"] {
+		every action in ["tidegate.simulate.subject", "tidegate.simulate.rules", "tidegate.replay.run"] {
+			granted(role, action)
+		}
+	}
+}
+
+test_operators_simulate_for_themselves_and_see_the_shadow if {
+	granted("operator", "tidegate.simulate.run")
+	granted("operator", "tidegate.shadow.read")
+	every action in ["tidegate.simulate.subject", "tidegate.simulate.rules", "tidegate.replay.run"] {
+		not granted("operator", action)
+	}
+}
+
+test_callers_and_approvers_ask_nothing_about_policy if {
+	every role in ["triage", "developer", "approver", "enforcer", "collector", "guest"] {
+		every action in ["tidegate.simulate.run", "tidegate.shadow.read", "tidegate.replay.run"] {
+			not granted(role, action)
+		}
+	}
+}
