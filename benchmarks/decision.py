@@ -84,7 +84,7 @@ async def _embedded(plane: PolicyPlane, calls: int) -> Sample:
 async def _rest(link: Connection, calls: int) -> Sample:
     sample = Sample()
     body = b'{"input":' + encode_input(WRITE.question(time.time())) + b"}"
-    raw = request("POST", "/v1/data/tidegate/decision", {"Content-Type": "application/json"}, body)
+    raw = request("POST", "/v1/data/tidegate/decision", {"Host": "opa", "Content-Type": "application/json"}, body)
     begun = time.perf_counter()
     for _ in range(calls):
         started = time.perf_counter()

@@ -33,9 +33,10 @@ class Measured:
     resource: ResourceFacts
     args: dict[str, Any]
 
-    def raw(self, prefix: str, token: str) -> bytes:
-        """The request's bytes, below `prefix`."""
+    def raw(self, host: str, prefix: str, token: str) -> bytes:
+        """The request's bytes, to `host` below `prefix`."""
         headers = {
+            "Host": host,
             "Authorization": f"Bearer {token}",
             "Accept": "application/json",
             "Content-Type": "application/json",

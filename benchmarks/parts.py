@@ -107,7 +107,7 @@ async def _measure(folder: Path) -> dict[str, dict[str, float]]:
     }
     await plane.close()
     with server("target") as target, server("floor", target[1]) as floor:
-        raw = WRITE.raw("", "")
+        raw = WRITE.raw("floor", "", "")
         for name, address in (("direct answer", target), ("forward (bare proxy)", floor)):
             await closed_loop(address, raw, 1, 0.5)
             rows[name] = _row((await closed_loop(address, raw, 1, 2.0)).latencies)

@@ -40,8 +40,8 @@ def server(kind: str, *arguments: int) -> Iterator[Address]:
         process.wait()
 
 
-def _requests(token: str, prefix: str) -> dict[str, bytes]:
-    return {name: kind.raw(prefix, token) for name, kind in KINDS.items()}
+def _requests(address: Address, prefix: str, token: str) -> dict[str, bytes]:
+    return {name: kind.raw(f"{address[0]}:{address[1]}", prefix, token) for name, kind in KINDS.items()}
 
 
 async def _rounds(
@@ -74,10 +74,11 @@ def run(rounds: int, seconds: float) -> dict[str, object]:
         with GateProcess.start(directory) as gate:
             token = gate.token("triage-bot", "triage")
             parts = urlsplit(gate.url)
+            here = str(parts.hostname), int(parts.port or 0)
             sides = {
-                "direct": (target, _requests(token, "")),
-                "floor": (floor, _requests(token, "")),
-                "gate": ((str(parts.hostname), int(parts.port or 0)), _requests(token, f"/c/{CONNECTOR}")),
+                "direct": (target, _requests(target, "", token)),
+                "floor": (floor, _requests(floor, "", token)),
+                "gate": (here, _requests(here, f"/c/{CONNECTOR}", token)),
             }
             document: dict[str, object] = {}
             for concurrency in (16, 1):

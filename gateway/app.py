@@ -105,12 +105,15 @@ class Gate:
         config = self._running.assembly.config
         listen = config.document.listen
         host, port = config.endpoint(listen.gate)
+        self._running.gate_hosts = config.hosts(listen.gate, port)
         gate = await start_server(self.router.handle, host, port, edge_limits(config))
         self._servers.append(gate)
         self.port = gate.port
+        self._running.gate_hosts = config.hosts(listen.gate, gate.port)
         if listen.metrics is not None:
             host, port = config.endpoint(listen.metrics)
-            metrics = MetricsListener(self._running.services.metrics, self._running.services.writer)
+            services, hosts = self._running.services, config.hosts(listen.metrics, port)
+            metrics = MetricsListener(services.metrics, services.writer, hosts)
             server = await start_server(metrics.handle, host, port, edge_limits(config))
             self._servers.append(server)
             self.metrics_port = server.port
@@ -170,6 +173,7 @@ class Gate:
             await fresh.keys.close()
             raise
         old, self._running.assembly = self._running.assembly, fresh
+        self._running.gate_hosts = config.hosts(config.document.listen.gate, self.port)
         services.metrics.bound_labels(fresh.labels)
         services.metrics.bundle_sequence.set(merged.sequence)
         await old.keys.close()

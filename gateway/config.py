@@ -18,10 +18,12 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.bundle_config import Bundle, check_bundles
+from gateway.hosts import own_hosts, with_port
 
 ENVIRONMENT_PREFIX = "TIDEGATE_CONFIG__"
 CONFIG_MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
 _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|vault:.+)")
 
 
@@ -53,9 +55,17 @@ def _listen(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    found = _HOST.fullmatch(value)
+    if found is None or int(found["port"] or 1) not in range(1, 65536):
+        raise ValueError("must be HOST or HOST:PORT in lower case, as clients write it")
+    return value
+
+
 SecretReference = Annotated[str, AfterValidator(_reference)]
 SourceReference = Annotated[str, AfterValidator(_source)]
 ListenAddress = Annotated[str, AfterValidator(_listen)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 
 
 class _Section(BaseModel):
@@ -63,11 +73,12 @@ class _Section(BaseModel):
 
 
 class Listen(_Section):
-    """Addresses of the listeners, HOST:PORT; port 0 takes a free one."""
+    """Addresses of the listeners, HOST:PORT; port 0 takes a free one. `hosts` are further names they are reached by."""
 
     gate: ListenAddress = "127.0.0.1:8080"
     console: ListenAddress | None = "127.0.0.1:8081"
     metrics: ListenAddress | None = "127.0.0.1:9090"
+    hosts: list[HostName] = []
 
 
 class Issuer(_Section):
@@ -242,6 +253,13 @@ class GatewayConfig:
     def external_url(self) -> str:
         """The base URL clients use; rewriting uses it, never ``Host`` (page 12, rule 18)."""
         return (self.document.external_url or f"http://{self.document.listen.gate}").rstrip("/")
+
+    def hosts(self, address: str, port: int) -> frozenset[str]:
+        """What `Host` may say on a listener that was asked to take `address` and got `port` (page 12, rule 18)."""
+        named = frozenset(self.document.listen.hosts)
+        portless = (host for host in named if (found := _HOST.fullmatch(host)) is not None and found["port"] is None)
+        external = urlsplit(self.external_url).netloc.lower()
+        return own_hosts(self.endpoint(address)[0], port) | named | with_port(portless, port) | {external}
 
     def endpoint(self, address: str) -> tuple[str, int]:
         """HOST:PORT as a pair."""

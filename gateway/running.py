@@ -21,6 +21,8 @@ class Running:
     assembly: Assembly
     started_unix: float
     closing: bool = False
+    gate_hosts: frozenset[str] = frozenset()
+    """What `Host` may say on the gate's listener."""
     bundles: Callable[[], tuple[BundleState, ...]] = tuple
     """How each bundle in force stands, the one with policies first."""
 

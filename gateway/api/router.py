@@ -13,14 +13,14 @@ from time import monotonic
 
 from aiohttp import web
 
-from gateway.api import approvals, authzen, switches
+from gateway.api import approvals, authzen, simulate, switches
 from gateway.api.calls import CallsApi
 from gateway.api.exchange import ApiExchange, answer
 from gateway.api.management import authorize, caller
 from gateway.api.openapi import description
 from gateway.api.operations import CONNECTOR
 from gateway.edge.answer import Answer
-from gateway.edge.body import request_head
+from gateway.edge.body import admit_host, request_head
 from gateway.edge.headers import RequestHead, check_head
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
@@ -47,6 +47,7 @@ class Router:
         limits = self.running.assembly.config.document.limits
         try:
             head = request_head(request, uri_max_bytes=limits.uri_max_bytes)
+            admit_host(request, head.headers, self.running.gate_hosts)
             path = head.target.path
             if path.startswith(INSTANCE_PREFIX):
                 return await self.runner.proxy(request, head)
@@ -126,6 +127,8 @@ class Router:
             return await approvals.handle(self.running, exchange)
         if noun == "switches":
             return await switches.handle(self.running, exchange)
+        if exchange.parts == ("simulate",):
+            return await simulate.handle(self.running, exchange)
         if exchange.parts == ("enforcement",):
             return await self._enforcement(exchange)
         raise refusal("not_found")

@@ -12,9 +12,10 @@ from functools import lru_cache
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.edge.headers import RequestHead
+from gateway.edge.headers import HeaderPairs, RequestHead, check_host
 from gateway.edge.problem import refusal
 from gateway.edge.url import URI_MAX_BYTES, canonical_path, origin_form
+from gateway.hosts import own_hosts
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -22,13 +23,27 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 def request_head(request: web.BaseRequest, *, uri_max_bytes: int = URI_MAX_BYTES) -> RequestHead:
     """The head of a request in its canonical reading.
 
-    Raises the refusals of `canonical_path` and `origin_form`; `check_head` is the caller's next step.
+    Raises the refusals of `canonical_path` and `origin_form`; `admit_host` and `check_head` are the caller's next steps.
     """
     headers = tuple([(lower_name(name), value.decode("latin-1")) for name, value in request.raw_headers])
     raw_target = request.raw_path
     if not raw_target.startswith("/"):
         raw_target = origin_form(raw_target, request.headers.get("Host"))
     return RequestHead(request.method, canonical_path(raw_target, uri_max_bytes=uri_max_bytes), headers, request.remote)
+
+
+def admit_host(request: web.BaseRequest, headers: HeaderPairs, hosts: frozenset[str]) -> None:
+    """Raise `malformed_request` unless `Host` is one of `hosts` or the very address that the connection came to.
+
+    `headers` have lower-case names. The address matters where a listener takes every address of its machine.
+    """
+
+    def reached() -> frozenset[str]:
+        transport = request.transport
+        place = transport.get_extra_info("sockname") if transport is not None else None
+        return own_hosts(str(place[0]), int(place[1])) if isinstance(place, tuple) else frozenset()
+
+    check_host(headers, hosts, reached)
 
 
 @lru_cache(maxsize=1024)

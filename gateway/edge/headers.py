@@ -8,7 +8,7 @@ the limits on size and count.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,14 +128,21 @@ def _check_framing(watched: dict[str, str]) -> None:
         raise refusal("malformed_request", "Content-Length is no number")
 
 
-def check_host(headers: HeaderPairs, hosts: frozenset[str]) -> None:
+def check_host(
+    headers: HeaderPairs, hosts: frozenset[str], reached: Callable[[], frozenset[str]] = frozenset[str]
+) -> None:
     """Raise `malformed_request` unless exactly one Host header names one of `hosts` (lower case, with port if any).
+
+    `reached` is asked for further hosts when none of these fits.
 
     Security: page 12 rule 18; keeps a page in a browser from reaching the gate by a name that it rebinds.
     """
     found = [value for name, value in headers if name == "host"]
-    if len(found) != 1 or found[0].strip().lower() not in hosts:
-        raise refusal("malformed_request", "the Host header names no host of this listener")
+    if len(found) == 1:
+        named = found[0].strip().lower()
+        if named in hosts or named in reached():
+            return
+    raise refusal("malformed_request", "the Host header names no host of this listener")
 
 
 def connection_nominated(headers: HeaderPairs) -> frozenset[str]:

@@ -94,11 +94,11 @@ def _receive(link: socket.socket) -> bytes:
 
 
 def request(method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> bytes:
-    """One plain HTTP/1.1 request; `Host` and `Content-Length` are added when they are not given."""
+    """One plain HTTP/1.1 request; `Content-Length` is added when it is not given. `Host` is the caller's to say."""
     given = {name.lower() for name in headers or {}}
-    lines = [f"{method} {target} HTTP/1.1"]
     if "host" not in given:
-        lines.append("Host: gate.test")
+        raise ValueError("a request names its host")
+    lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     if body is not None and not given & {"content-length", "transfer-encoding"}:
         lines.append(f"Content-Length: {len(body)}")

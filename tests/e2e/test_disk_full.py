@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.calling import host
 from tests.e2e.harness import GateProcess, edit_config, free_port
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import Answer, exchange, request
@@ -53,12 +54,12 @@ def _read(gate: GateProcess) -> Answer:
 
 
 def _call(gate: GateProcess, method: str, target: str, headers: dict[str, str], body: bytes | None) -> Answer:
-    sent = {"Authorization": f"Bearer {gate.token('caller', 'developer', 'triage')}", **headers}
+    sent = {"Host": host(gate), "Authorization": f"Bearer {gate.token('caller', 'developer', 'triage')}", **headers}
     return exchange(gate.url, request(method, target, sent, body), hold_open=True)
 
 
 def _ready(gate: GateProcess) -> bool:
-    return exchange(gate.url, request("GET", "/health/ready"), hold_open=True).status == 200
+    return exchange(gate.url, request("GET", "/health/ready", {"Host": host(gate)}), hold_open=True).status == 200
 
 
 def _until(holds: Callable[[], bool]) -> bool:

@@ -125,8 +125,9 @@ def _until(holds: Callable[[], bool], terminal: Terminal) -> None:
 
 
 def _answers(port: int) -> bool:
+    here = f"127.0.0.1:{port}"
     try:
-        return exchange(f"http://127.0.0.1:{port}", request("GET", "/health/ready"), hold_open=True).status > 0
+        return exchange(f"http://{here}", request("GET", "/health/ready", {"Host": here}), hold_open=True).status > 0
     except OSError:
         return False
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from tests.e2e.calling import host
 from tests.e2e.harness import GateProcess, edit_config, free_port, init_directory, tidegate
 from tests.e2e.hostile import CUT_AFTER_BYTES, METADATA, HostileUpstream, never_accepting
 from tests.e2e.raw import Answer, exchange, request
@@ -81,7 +82,7 @@ def _limit_answers(directory: Path) -> None:
 
 def _call(gate: GateProcess, method: str, target: str, headers: dict[str, str] | None = None) -> Answer:
     """One call; anything but GET carries a small JSON body."""
-    sent = {"Authorization": f"Bearer {gate.token('caller', *ROLES)}", **(headers or {})}
+    sent = {"Host": host(gate), "Authorization": f"Bearer {gate.token('caller', *ROLES)}", **(headers or {})}
     body = None
     if method != "GET":
         sent.setdefault("Content-Type", "application/json")
