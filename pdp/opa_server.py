@@ -36,7 +36,7 @@ DEADLINE_SECONDS = 1.0
 ANSWER_MAX_BYTES = 2 << 20
 CONNECTIONS_MAX_COUNT = 64
 KEEPALIVE_SECONDS = 15.0
-_HEADERS = {"Content-Type": "application/json"}
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
 class OpaAddressRefused(PdpError):
@@ -138,6 +138,7 @@ class _Client(AsyncOpaClient):  # type: ignore[misc]  # the library carries no t
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self.timeout),
             trust_env=False,
+            auto_decompress=False,
         )
 
     async def ask(self, path: str, input_bytes: bytes) -> bytes:
@@ -150,6 +151,9 @@ class _Client(AsyncOpaClient):  # type: ignore[misc]  # the library carries no t
             async with self._request("POST", url, data=body, headers=_HEADERS, allow_redirects=False) as response:
                 if response.status != 200:
                     raise EngineFailed(f"the policy server answered {response.status}")
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    # Unpacking happens before any size is known, so nothing packed is asked for or taken.
+                    raise EngineFailed("the policy server's answer is compressed")
                 return await _bounded(response)
         except TimeoutError as late:
             raise EngineFailed("the policy server did not answer in time") from late

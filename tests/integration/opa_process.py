@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.integration.opa_verdicts import OPA
 
 START_DEADLINE_SECONDS = 60
+STOP_DEADLINE_SECONDS = 20
 _POLL_SECONDS = 0.02
 
 
@@ -25,6 +26,13 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextmanager
+def socket_folder() -> Iterator[Path]:
+    """A folder with a short name, because a socket's path has 108 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="opa") as scratch:
+        yield Path(scratch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +47,32 @@ class OpaProcess:
     @contextmanager
     def start(cls, folder: Path, raw: bytes, public: bytes, *, port: int | None = None) -> Iterator[OpaProcess]:
         """Serve a bundle that this key signed until the block ends; raises ``RuntimeError`` when OPA refuses it."""
-        port = port if port is not None else free_port()
-        with tempfile.TemporaryDirectory(prefix="opa") as scratch:  # a socket's path must be short
-            path = Path(scratch, "opa.sock")
-            process = _started(folder, raw, public, ["--addr", f"http://127.0.0.1:{port}", "--addr", f"unix://{path}"])
+        with socket_folder() as sockets:
+            running = cls.spawn(folder, raw, public, sockets / "opa.sock", port=port)
             try:
-                _wait_until_healthy(process, f"http://127.0.0.1:{port}/health?bundles")
-                yield cls(f"http://127.0.0.1:{port}", f"unix://{path}", process)
+                yield running
             finally:
-                process.terminate()
-                process.communicate(timeout=10)
+                running.stop()
+
+    @classmethod
+    def spawn(
+        cls, folder: Path, raw: bytes, public: bytes, socket_path: Path, *, port: int | None = None
+    ) -> OpaProcess:
+        """Serve, listening at this socket too, until ``stop``."""
+        url = f"http://127.0.0.1:{port if port is not None else free_port()}"
+        process = _started(folder, raw, public, ["--addr", url, "--addr", f"unix://{socket_path}"])
+        try:
+            _wait_until_healthy(process, f"{url}/health?bundles")
+        except RuntimeError:
+            process.kill()
+            process.communicate()
+            raise
+        return cls(url, f"unix://{socket_path}", process)
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        self.process.terminate()
+        self.process.communicate(timeout=STOP_DEADLINE_SECONDS)
 
     @staticmethod
     def refusal(folder: Path, raw: bytes, public: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import subprocess
 import tempfile
@@ -228,6 +229,23 @@ async def test_ask_fails_after_one_try_when_the_status_is_not_200(
     with pytest.raises(EngineFailed, match=str(status)):
         await policy.ask(QUESTION_BYTES)
     assert tries == 1
+    await policy.close()
+
+
+async def test_ask_fails_when_the_answer_is_compressed_though_nobody_asked(
+    serving: Callable[[Handler], Awaitable[str]],
+) -> None:
+    wanted: list[str | None] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        wanted.append(request.headers.get("Accept-Encoding"))
+        body = gzip.compress(orjson.dumps({"result": ALLOWED, **REVISION}))
+        return web.Response(body=body, content_type="application/json", headers={"Content-Encoding": "gzip"})
+
+    policy = await OpaServerEngine(await serving(handle)).connect(bundle_of(None))
+    with pytest.raises(EngineFailed, match="compressed"):
+        await policy.ask(QUESTION_BYTES)
+    assert wanted == ["identity"]
     await policy.close()
 
 
