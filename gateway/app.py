@@ -33,6 +33,8 @@ from gateway.connectors.tickets import TicketBook
 from gateway.edge.server import RunningServer, start_server
 from gateway.egress.dialer import UpstreamPools
 from gateway.errors import GateError
+from gateway.export.exporter import DecisionLogExporter
+from gateway.export.starting_client import make_exporters
 from gateway.flow.driver import Services
 from gateway.flow.switches import POLL_SECONDS, SwitchBoard
 from gateway.ledger.record import RecordDraft
@@ -88,6 +90,7 @@ class Gate:
             self._bundle_metrics = BundleMetrics(running.services.metrics.registry, self._statuses)
         self._servers: list[RunningServer] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._exporters: list[DecisionLogExporter] = []
         self._reloading = asyncio.Lock()
         self.failed: asyncio.Event = asyncio.Event()
         runner = CallRunner(running, log)
@@ -118,6 +121,9 @@ class Gate:
             self._servers.append(server)
             self.metrics_port = server.port
         self._tasks.append(asyncio.create_task(self._watch(), name="gate-watch"))
+        self._exporters = await asyncio.to_thread(make_exporters, self._running, self._log)
+        for exporter in self._exporters:
+            exporter.start()
         self._bundles.follow(self._install, self._say_bundle_fault)
         _calm_collector()
 
@@ -149,7 +155,7 @@ class Gate:
         if self._config_path is not None:
             text = await asyncio.to_thread(self._config_path.read_text)
             config = load_config(text, self._config_path.resolve().parent, os.environ)
-        for name in ("listen", "store", "ledger", "engine"):
+        for name in ("listen", "store", "ledger", "engine", "decision_logs"):
             if getattr(config.document, name) != getattr(old.config.document, name):
                 raise ConfigError("restart_needed", f"{name} changes only with a restart")
         if any(bundle.freshness == "signed" for bundle in config.document.bundles) is not self._bundles.is_leased:
@@ -227,6 +233,8 @@ class Gate:
         self._running.closing = True
         grace = self._running.assembly.config.document.limits.grace_seconds
         await self._bundles.close()
+        for exporter in self._exporters:
+            await exporter.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -18,6 +18,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.bundle_config import Bundle, check_bundles
+from gateway.export.settings import DecisionLog, check_decision_logs
 from gateway.hosts import own_hosts, with_port
 
 ENVIRONMENT_PREFIX = "TIDEGATE_CONFIG__"
@@ -209,6 +210,7 @@ class Document(_Section):
     management: Management = Management()
     limits: Limits = Limits()
     ledger: LedgerKeys = LedgerKeys()
+    decision_logs: list[DecisionLog] = []
     instances: dict[str, Instance] = {}
 
     @model_validator(mode="after")
@@ -222,6 +224,7 @@ class Document(_Section):
         for bundle in self.bundles:
             if "*" in bundle.tenants and not development:
                 raise ValueError(f'bundles.{bundle.name}: tenants "*" only beside a development issuer')
+        check_decision_logs(self.decision_logs, development=development)
         check_bundles(self.bundles, development=development, is_embedded=self.engine == "wasm")
         if not self.store.startswith("sqlite:///"):
             raise ValueError("store must be sqlite:///PATH in this version")

@@ -13,7 +13,7 @@ from time import monotonic
 
 from aiohttp import web
 
-from gateway.api import approvals, authzen, simulate, switches
+from gateway.api import approvals, authzen, opa_intake, simulate, switches
 from gateway.api.calls import CallsApi
 from gateway.api.exchange import ApiExchange, answer
 from gateway.api.management import authorize, caller
@@ -93,7 +93,7 @@ class Router:
         trace = Trace(new_call_id(), CONNECTOR, CONNECTOR)
         started = monotonic()
         try:
-            check_head(head)
+            check_head(opa_intake.without_coding(head))
             trace.subject = await caller(self.running, head)
             limit = self.running.assembly.limits.body_max_bytes
             exchange = ApiExchange(request, head, head.target.segments[1:], trace.subject, trace, limit)
@@ -129,6 +129,8 @@ class Router:
             return await switches.handle(self.running, exchange)
         if exchange.parts == ("simulate",):
             return await simulate.handle(self.running, exchange)
+        if noun == "opa":
+            return await opa_intake.handle(self.running, exchange)
         if exchange.parts == ("enforcement",):
             return await self._enforcement(exchange)
         raise refusal("not_found")

@@ -27,6 +27,7 @@ PURE: frozenset[str] = frozenset(
     bundles.trusted_set
     bundles.yaml_text
     gateway.api.authzen_mapping
+    gateway.api.opa_events
     gateway.api.openapi
     gateway.api.operations
     gateway.approvals.codec
@@ -63,6 +64,10 @@ PURE: frozenset[str] = frozenset(
     gateway.envoy.settings
     gateway.envoy.wire
     gateway.errors
+    gateway.export.events
+    gateway.export.mask
+    gateway.export.settings
+    gateway.export.status
     gateway.flow.answering
     gateway.flow.call
     gateway.flow.commands
@@ -136,6 +141,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.api.calls
     gateway.api.exchange
     gateway.api.management
+    gateway.api.opa_intake
     gateway.api.router
     gateway.api.switches
     gateway.app
@@ -156,6 +162,10 @@ SHELL: frozenset[str] = frozenset(
     gateway.egress.resolver
     gateway.envoy.server
     gateway.envoy.service
+    gateway.export.collector_client
+    gateway.export.cursor_file
+    gateway.export.exporter
+    gateway.export.starting_client
     gateway.flow.driver
     gateway.flow.switches
     gateway.ledger.recovery_client
