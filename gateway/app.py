@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from time import time
+from typing import TYPE_CHECKING
 
 from bundles.client_protocol import ClientStatus
 from bundles.errors import BundleError, BundleRefused
@@ -32,6 +33,7 @@ from gateway.config import ConfigError, GatewayConfig, load_config
 from gateway.connectors.tickets import TicketBook
 from gateway.edge.server import RunningServer, start_server
 from gateway.egress.dialer import UpstreamPools
+from gateway.envoy.opening import open_door
 from gateway.errors import GateError
 from gateway.export.exporter import DecisionLogExporter
 from gateway.export.starting_client import make_exporters
@@ -55,6 +57,9 @@ from pdp.errors import PdpError
 from pdp.opa_server import OpaServerEngine
 from pdp.prepared import PolicyPlane
 from pdp.wasm.host import WasmEngine
+
+if TYPE_CHECKING:
+    from gateway.envoy.server import RunningDoor
 
 OPERATOR_LOG = ("_gate", "_operations")
 COLLECTOR_THRESHOLDS = (20_000, 50, 100)
@@ -93,8 +98,9 @@ class Gate:
         self._exporters: list[DecisionLogExporter] = []
         self._reloading = asyncio.Lock()
         self.failed: asyncio.Event = asyncio.Event()
-        runner = CallRunner(running, log)
-        self.router = Router(running, runner, CallsApi(running, runner))
+        self._runner = CallRunner(running, log)
+        self._door: RunningDoor | None = None
+        self.router = Router(running, self._runner, CallsApi(running, self._runner))
         self.port = 0
         self.metrics_port = 0
 
@@ -120,6 +126,7 @@ class Gate:
             server = await start_server(metrics.handle, host, port, edge_limits(config))
             self._servers.append(server)
             self.metrics_port = server.port
+        self._door = await open_door(self._running, self._runner)
         self._tasks.append(asyncio.create_task(self._watch(), name="gate-watch"))
         self._exporters = await asyncio.to_thread(make_exporters, self._running, self._log)
         for exporter in self._exporters:
@@ -238,6 +245,8 @@ class Gate:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._door is not None:
+            await self._door.close(grace)
         for server in self._servers:
             await server.close(grace)
         services = self._running.services

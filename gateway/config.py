@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from gateway.bundle_config import Bundle, check_bundles
 from gateway.export.settings import DecisionLog, check_decision_logs
 from gateway.hosts import own_hosts, with_port
+from gateway.envoy.settings import ExtAuthz
 
 ENVIRONMENT_PREFIX = "TIDEGATE_CONFIG__"
 CONFIG_MAX_BYTES = 1 << 20
@@ -79,6 +80,7 @@ class Listen(_Section):
     gate: ListenAddress = "127.0.0.1:8080"
     console: ListenAddress | None = "127.0.0.1:8081"
     metrics: ListenAddress | None = "127.0.0.1:9090"
+    ext_authz: ExtAuthz | None = None
     hosts: list[HostName] = []
 
 
@@ -369,6 +371,8 @@ def unsafe_findings(document: Document) -> list[str]:
     findings: list[str] = []
     listeners = [("listen.gate", document.listen.gate), ("listen.console", document.listen.console)]
     exposed = [name for name, address in listeners if address is not None and not is_loopback(address)]
+    if document.listen.ext_authz is not None and not document.listen.ext_authz.is_local:
+        exposed.append("listen.ext_authz")
     for name in exposed:
         if any(issuer.development for issuer in document.identity.issuers):
             findings.append(f"{name} is reachable from outside beside a development issuer")

@@ -76,9 +76,9 @@ def _checked_body(headers: HeaderPairs, body: bytes) -> HeaderPairs:
     **Security**: the caller can send Envoy's header too, and only make matters worse with it: `true` is believed, and a
     length or coding that the body does not bear out is refused whatever else is said.
     """
+    if any(name == PARTIAL_BODY and value != "false" for name, value in headers):
+        raise refusal("body_too_large", "Envoy sent only the beginning of the body")
     for name, value in headers:
-        if name == PARTIAL_BODY and value != "false":
-            raise refusal("body_too_large", "Envoy sent only the beginning of the body")
         if name == "content-length" and value != str(len(body)):
             raise refusal("malformed_request", "the body did not come with the question: set with_request_body")
         if name == "transfer-encoding" and not body:

@@ -25,14 +25,14 @@ _STATUS, _DENIED, _ALLOWED = 1, 2, 3
 _CODE = 1
 _DENIED_STATUS, _DENIED_HEADERS, _DENIED_BODY = 1, 2, 3
 _SET_HEADERS, _REMOVE_HEADERS, _ANSWER_HEADERS = 2, 5, 6
-_HEADER, _APPEND_ACTION, _KEY, _RAW_VALUE = 1, 3, 1, 3
+_HEADER, _APPEND_ACTION, _KEY, _VALUE = 1, 3, 1, 2
 
 
 def _header_option(name: str, value: str) -> bytes:
-    """Security: a line end inside a header would be a second header."""
+    """Security: a line end inside a header would be a second header. (Envoy reads no raw value here.)"""
     if any(character in "\r\n\0" for character in name + value):
         raise GateMisuse("an answer's header holds a line end")
-    header = text_field(_KEY, name) + octets_field(_RAW_VALUE, value.encode("latin-1"))
+    header = text_field(_KEY, name) + text_field(_VALUE, value)
     return octets_field(_HEADER, header) + number_field(_APPEND_ACTION, _OVERWRITE_IF_EXISTS_OR_ADD)
 
 

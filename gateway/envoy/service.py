@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
+from typing import NamedTuple, Protocol
 
 from gateway.edge.problem import problem_body, problem_headers, refusal
 from gateway.envoy.check_request import CheckRequest, read_check
@@ -21,9 +22,8 @@ from gateway.envoy.question import check_route, header_changes, proxy_request, r
 from gateway.errors import Refusal
 from gateway.flow.call import absent_flow
 from gateway.flow.events import Flow
-from gateway.flow.values import Finished, FlowContext, Trace
-from gateway.proxying import CallRunner, call_headers, new_call_id
-from gateway.running import Running
+from gateway.flow.values import Finished, FlowContext, InstancePlan, Trace
+from gateway.proxying import call_headers, new_call_id
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,12 +41,31 @@ class _Wish:
         return not self.withdrawn and monotonic() < self.until
 
 
-class ExtAuthzService:
-    """Decides questions with the gate's own runner, over whatever configuration is in force when each arrives."""
+class Standing(NamedTuple):
+    """What of the configuration in force a question is read by."""
 
-    def __init__(self, running: Running, runner: CallRunner) -> None:
-        self._running = running
+    plans: Mapping[str, InstancePlan]
+    headers_max_count: int
+    uri_max_bytes: int
+
+
+class Runner(Protocol):
+    """Runs the flows of calls, counts and logs them: `gateway.proxying.CallRunner`."""
+
+    async def asked(self, flow_in: FlowIn, trace: Trace) -> Finished | Refusal:
+        """Run a call that is carried out elsewhere; its end, counted and logged."""
+
+    def settled(self, trace: Trace, code: str, status: int, seconds: float) -> None:
+        """Count and log what ended before it was a call."""
+
+
+class ExtAuthzService:
+    """Decides questions with the gate's own runner, over whatever configuration stands when each arrives."""
+
+    def __init__(self, standing: Callable[[], Standing], runner: Runner, clock: Callable[[], float] = time) -> None:
+        self._standing = standing
         self._runner = runner
+        self._clock = clock
         self._asking: set[asyncio.Task[bytes]] = set()
 
     async def check(self, raw: bytes, seconds: float) -> bytes:
@@ -78,32 +97,31 @@ class ExtAuthzService:
 
     async def _decided(self, raw: bytes, wish: _Wish, trace: Trace) -> bytes:
         started = monotonic()
-        limits = self._running.assembly.config.document.limits
+        standing = self._standing()
         try:
-            asked = read_check(raw, headers_max_count=limits.headers_max_count)
-            outcome = await self._runner.asked(self._flow(asked, wish, trace), trace)
+            asked = read_check(raw, headers_max_count=standing.headers_max_count)
+            flow_in = self._flow(asked, standing, wish, trace)
         except Refusal as refused:  # before there was a call: nobody is identified, nothing is recorded
             self._runner.settled(trace, refused.code, refused.status, monotonic() - started)
             return _denial(refused, trace)
+        outcome = await self._runner.asked(flow_in, trace)
         if isinstance(outcome, Refusal):
             return _denial(outcome, trace)
         changes = header_changes(asked.headers, outcome.headers)
         headers = call_headers(trace)
         return allowed(set_headers=changes.put, remove_headers=changes.remove, answer_headers=headers)
 
-    def _flow(self, asked: CheckRequest, wish: _Wish, trace: Trace) -> FlowIn:
+    def _flow(self, asked: CheckRequest, standing: Standing, wish: _Wish, trace: Trace) -> FlowIn:
         """The flow of a question. Raises `Refusal` for one that is no request to an instance."""
-        assembly = self._running.assembly
         check_route(asked.route)
-        head = request_head(asked, uri_max_bytes=assembly.config.document.limits.uri_max_bytes)
+        head = request_head(asked, uri_max_bytes=standing.uri_max_bytes)
         name = route_instance(asked)
-        plan = assembly.plans.get(name)
+        plan = standing.plans.get(name)
         trace.instance = name
         if plan is None:
             return lambda context: absent_flow(head, trace)
         trace.connector = plan.manifest.connector
-        clock = self._runner.services.clock
-        request = proxy_request(asked, head, plan, call_id=trace.call_id, now=clock())
+        request = proxy_request(asked, head, plan, call_id=trace.call_id, now=self._clock())
         return lambda context: door_flow(request, asked.body, trace, context, wish.holds)
 
 

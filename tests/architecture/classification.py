@@ -160,6 +160,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.egress.exchange
     gateway.egress.fetch
     gateway.egress.resolver
+    gateway.envoy.opening
     gateway.envoy.server
     gateway.envoy.service
     gateway.export.collector_client
