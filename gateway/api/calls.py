@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
 
 import orjson
 
@@ -17,15 +19,17 @@ from gateway.errors import Refusal
 from gateway.flow.values import ApiRequest, Finished, Trace
 from gateway.proxying import CallRunner, call_headers
 from gateway.running import Running
-from gateway.store.port import CallRow
+from gateway.store.port import CallRow, CallState
 
 _MEMBERS = frozenset({"instance", "action", "arguments", "idempotency_key", "ticket", "run"})
-_APPROVAL_STATES = {
-    ApprovalState.APPROVED: "approved",
-    ApprovalState.DENIED: "refused",
-    ApprovalState.EXPIRED: "refused",
-    ApprovalState.WITHDRAWN: "refused",
+_ENDED: Final[Mapping[ApprovalState, tuple[CallState, str | None]]] = {
+    ApprovalState.APPROVED: ("approved", None),
+    ApprovalState.DENIED: ("refused", "approval_denied"),
+    ApprovalState.EXPIRED: ("refused", "approval_expired"),
+    ApprovalState.WITHDRAWN: ("refused", "approval_denied"),
+    ApprovalState.SUPERSEDED: ("refused", "stale_state"),
 }
+"""State and code of a held call once its approval is no longer pending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,41 +94,56 @@ class CallsApi:
         return Answer.problem(ended, exchange.call_id, headers)
 
     async def _status(self, exchange: ApiExchange, row: CallRow) -> Answer:
-        state, approval = row.state, None
-        if row.approval is not None:
-            approval = {"id": row.approval, "url": f"/v1/approvals/{row.approval}"}
-            if state == "held":
-                state = await self._held_state(exchange, row.approval)  # type: ignore[assignment]
-        stored = await self.running.services.store.answer(exchange.log, row.id) if state == "done" else None
+        approval = {"id": row.approval, "url": f"/v1/approvals/{row.approval}"} if row.approval is not None else None
+        ran = row
+        if row.state == "held" and row.approval is not None:
+            ran = await self._as_of_approval(exchange, row, row.approval)
+        stored = None
+        if ran.state == "done" and _is_own(exchange, ran):
+            stored = await self.running.services.store.answer(exchange.log, ran.id)
         document = {
             "id": row.id,
-            "state": state,
+            "state": ran.state,
             "effect": row.effect,
-            "code": row.code,
+            "code": ran.code,
             "decision": row.decision,
             "approval": approval,
             "instance": row.instance,
             "action": row.action,
             "created": rfc3339(row.created),
-            "status": row.status,
+            "status": ran.status,
             "response": _body(stored.body) if stored is not None else None,
         }
         return answer(document)
 
-    async def _held_state(self, exchange: ApiExchange, approval_id: str) -> str:
+    async def _as_of_approval(self, exchange: ApiExchange, row: CallRow, approval_id: str) -> CallRow:
+        """A held call as its approval now has it. Once that is used up, it is the call that used it that says how it
+        went: the same call, sent again by its caller (`on_approval: grant`)."""
+        services = self.running.services
         try:
-            approval = await self.running.services.approvals.get(exchange.log, approval_id)
+            approval = await services.approvals.get(exchange.log, approval_id)
         except ApprovalRefused:
-            return "held"
-        return _APPROVAL_STATES.get(approval.state, "held")
+            return row
+        if approval.state is not ApprovalState.CONSUMED:
+            state, code = _ENDED.get(approval.state, (row.state, row.code))
+            return replace(row, state=state, code=code)
+        used = await services.store.call(exchange.log, approval.used_by) if approval.used_by else None
+        return used if used is not None else replace(row, state="unknown", code=None)
 
     async def _response(self, exchange: ApiExchange, row: CallRow) -> Answer:
-        if row.subject != exchange.subject.id or row.issuer != exchange.subject.issuer:
+        if row.state == "held" and row.approval is not None:
+            row = await self._as_of_approval(exchange, row, row.approval)
+        if not _is_own(exchange, row):
             raise refusal("not_found", "there is no such answer")
         stored = await self.running.services.store.answer(exchange.log, row.id)
         if stored is None:
             raise refusal("not_found", "the answer of this call is not kept")
         return Answer(stored.status, stored.headers, stored.body)
+
+
+def _is_own(exchange: ApiExchange, row: CallRow) -> bool:
+    """Whether a call is the caller's own; answers are for nobody else, whoever may read how calls stand."""
+    return (row.subject, row.issuer) == (exchange.subject.id, exchange.subject.issuer)
 
 
 def _base(request: ApiRequest, trace: Trace) -> dict[str, object]:

@@ -190,6 +190,8 @@ class Approval:
     decide_by: int
     use_by: int | None = None
     ended: int | None = None
+    used_by: str = ""
+    """The call that used it up; empty until then."""
 
     @property
     def log(self) -> LogId:

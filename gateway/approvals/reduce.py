@@ -107,14 +107,17 @@ def cast_vote(approval: Approval, ballot: Ballot, voter: Person, now: int) -> Ap
     return _with_step(current, index, replace(step, votes=(*step.votes, vote)), now)
 
 
-def consume(approval: Approval, digest: str, now: int) -> Approval:
-    """The approval used up for exactly the call with this digest. Errors: `ApprovalRefused` `stale_state`."""
+def consume(approval: Approval, digest: str, now: int, call: str = "") -> Approval:
+    """The approval used up by `call`, whose digest must be exactly the approval's.
+
+    Errors: `ApprovalRefused` `stale_state`.
+    """
     current = as_of(approval, now)
     if current.state is not ApprovalState.APPROVED:
         raise ApprovalRefused("stale_state", f"the approval is {current.state.value}")
     if not hmac.compare_digest(digest.encode("utf-8", "replace"), approval.action_digest.encode("ascii")):
         raise ApprovalRefused("stale_state", "the approval is for another call")
-    return _ended(current, ApprovalState.CONSUMED, now)
+    return replace(_ended(current, ApprovalState.CONSUMED, now), used_by=call)
 
 
 def withdraw(approval: Approval, who: Person, now: int) -> Approval:

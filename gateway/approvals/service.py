@@ -171,9 +171,9 @@ class ApprovalService:
                 del self._waiters[approval_id]
         return approval
 
-    def consumption(self, approval: Approval, action_digest: str) -> ConsumeApproval:
-        """The effect that uses the approval up, for the intent's transaction."""
-        return ConsumeApproval(log=approval.log, approval=approval.id, action_digest=action_digest)
+    def consumption(self, approval: Approval, action_digest: str, call: str = "") -> ConsumeApproval:
+        """The effect by which `call` uses the approval up, for the intent's transaction."""
+        return ConsumeApproval(log=approval.log, approval=approval.id, action_digest=action_digest, call=call)
 
     def notify(self, approval_id: str) -> None:
         """Wake whoever waits for this approval (also after it was consumed by an intent)."""

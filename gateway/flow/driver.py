@@ -209,7 +209,8 @@ class CallDriver:
     async def _append_intent(self, command: c.AppendIntent) -> e.Event:
         effects = command.effects
         if command.approval is not None:
-            effects = (*effects, self._services.approvals.consumption(command.approval, command.action_digest))
+            call = str(command.draft.ids["call"])
+            effects = (*effects, self._services.approvals.consumption(command.approval, command.action_digest, call))
         return await self._append(c.AppendRecord(command.draft, effects))
 
     # -- the upstream -----------------------------------------------------------------------------------------------

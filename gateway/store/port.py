@@ -252,11 +252,12 @@ class ChangeApproval:
 
 @dataclass(frozen=True, slots=True)
 class ConsumeApproval:
-    """Use an approved approval up, once, for exactly this digest; `stale_state` otherwise."""
+    """Use an approved approval up, once, by `call`, for exactly this digest; `stale_state` otherwise."""
 
     log: LogId
     approval: str
     action_digest: str
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)

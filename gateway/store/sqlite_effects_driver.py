@@ -179,7 +179,7 @@ class EffectRunner:
             raise StoreConflict("stale_state", "no such approval")
         approval = self._decoded(log, effect.approval, found[0])
         try:
-            consumed = consume(approval, effect.action_digest, now)
+            consumed = consume(approval, effect.action_digest, now, effect.call)
         except ApprovalRefused as error:
             raise StoreConflict(error.code, error.detail, approval=effect.approval) from error
         self._write_approval(consumed, approval.version, log, log_id)

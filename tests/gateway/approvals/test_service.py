@@ -135,13 +135,16 @@ async def test_approval_is_used_once_when_intents_race(opened: OpenStore) -> Non
     service = service_of(opened)
     approval = await service.open_or_attach(HELD)
     await service.vote(LOG, approval.id, yes(approval), Voter())
-    use = service.consumption(approval, approval.action_digest)
+    uses = [service.consumption(approval, approval.action_digest, f"call-{number}") for number in range(20)]
     results = await asyncio.gather(
-        *(opened.writer.append(draft(), effects=(use,)) for _ in range(20)), return_exceptions=True
+        *(opened.writer.append(draft(), effects=(use,)) for use in uses), return_exceptions=True
     )
     assert sum(not isinstance(result, BaseException) for result in results) == 1
     assert {result.code for result in results if isinstance(result, StoreConflict)} == {"stale_state"}
-    assert (await service.get(LOG, approval.id)).state is ApprovalState.CONSUMED
+    used = await service.get(LOG, approval.id)
+    assert used.state is ApprovalState.CONSUMED
+    first = next(number for number, result in enumerate(results) if not isinstance(result, BaseException))
+    assert used.used_by == f"call-{first}"
     assert (await kinds(opened)).count("intent") == 1
 
 
