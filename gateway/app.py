@@ -48,6 +48,7 @@ from gateway.operations.log import EVENT_GATE, LineLog
 from gateway.operations.metrics import Metrics
 from gateway.proxying import CallRunner
 from gateway.running import Running
+from gateway.shadowing import ShadowRunner
 from gateway.store.keyfile import read_key_file
 from gateway.store.port import RaiseSequence, Store, StoreUnavailable
 from gateway.store.sealing import TenantKeys
@@ -190,6 +191,8 @@ class Gate:
         services.metrics.bound_labels(fresh.labels)
         services.metrics.bundle_sequence.set(merged.sequence)
         await old.keys.close()
+        if self._running.shadow is not None:
+            await self._running.shadow.configure(config, bundles)
 
     async def _install(self, name: str, bundle: TrustedBundle) -> None:
         """Put a bundle in force that its follower brought. Raises `BundleError`; then the old one stays."""
@@ -210,6 +213,16 @@ class Gate:
         if self._bundle_metrics is not None:
             self._bundle_metrics.count_refused(fault.code)
         self._log.line(EVENT_GATE, {"what": "bundle_refused", "code": fault.code, "error": fault.detail})
+
+    async def begin_shadow(self, bundles: Mapping[str, TrustedBundle]) -> None:
+        """Compare and keep decisions from now on as the configuration says."""
+        services = self._running.services
+        shadow = ShadowRunner(services.writer, services.metrics.registry, services.watch, self._say_shadow_fault)
+        self._running.shadow = shadow
+        await shadow.configure(self._running.assembly.config, bundles)
+
+    def _say_shadow_fault(self, code: str, detail: str) -> None:
+        self._log.line(EVENT_GATE, {"what": "shadow_refused", "code": code, "error": detail})
 
     async def record_bundles(self, bundles: Mapping[str, TrustedBundle]) -> None:
         """Record which bundles came into force, and never go below their sequences again."""
@@ -250,6 +263,8 @@ class Gate:
         for server in self._servers:
             await server.close(grace)
         services = self._running.services
+        if self._running.shadow is not None:
+            await self._running.shadow.close()
         await services.pools.close()
         await self._running.assembly.keys.close()
         await services.policy.close()
@@ -373,6 +388,7 @@ async def _started(
     gate = Gate(Running(services, keys, assembly, time()), lines, sequence, config_path, bundles, engine)
     await gate.record_bundles(bundles.bundles())
     await bundles.in_force()
+    await gate.begin_shadow(bundles.bundles())
     started = {"what": "started", "bundle": merged.revision, "engine": policy_name(policy), "unknown": unknown}
     lines.line(EVENT_GATE, started)
     return gate

@@ -21,6 +21,7 @@ from gateway.bundle_config import Bundle, check_bundles
 from gateway.export.settings import DecisionLog, check_decision_logs
 from gateway.hosts import own_hosts, with_port
 from gateway.envoy.settings import ExtAuthz
+from gateway.policy_settings import Records, Shadow
 
 ENVIRONMENT_PREFIX = "TIDEGATE_CONFIG__"
 CONFIG_MAX_BYTES = 1 << 20
@@ -212,6 +213,8 @@ class Document(_Section):
     management: Management = Management()
     limits: Limits = Limits()
     ledger: LedgerKeys = LedgerKeys()
+    records: Records = Records()
+    shadow: Shadow | None = None
     decision_logs: list[DecisionLog] = []
     instances: dict[str, Instance] = {}
 

@@ -9,6 +9,7 @@ from bundles.canonical import JsonValue
 from gateway.assembly import Assembly
 from gateway.flow.driver import Services
 from gateway.operations.enforcement import BundleState
+from gateway.shadowing import ShadowRunner
 from gateway.store.sealing import TenantKeys
 
 
@@ -25,6 +26,9 @@ class Running:
     """What `Host` may say on the gate's listener."""
     bundles: Callable[[], tuple[BundleState, ...]] = tuple
     """How each bundle in force stands, the one with policies first."""
+
+    shadow: ShadowRunner | None = None
+    """What decisions are compared with, from when the gate has started."""
 
     def chains(self) -> dict[str, JsonValue]:
         """The approval chains of the bundle in force."""

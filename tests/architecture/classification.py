@@ -84,6 +84,9 @@ PURE: frozenset[str] = frozenset(
     gateway.operations.bundle_metrics
     gateway.operations.enforcement
     gateway.operations.metrics
+    gateway.operations.shadow_metrics
+    gateway.policy_settings
+    gateway.simulation
     gateway.store.answers
     gateway.store.contexts
     gateway.store.derived
@@ -143,6 +146,8 @@ SHELL: frozenset[str] = frozenset(
     gateway.api.management
     gateway.api.opa_intake
     gateway.api.router
+    gateway.api.shadow
+    gateway.api.simulate
     gateway.api.switches
     gateway.app
     gateway.approvals.service
@@ -175,6 +180,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.operations.log
     gateway.proxying
     gateway.running
+    gateway.shadowing
     gateway.store.checkpoint_driver
     gateway.store.guard_driver
     gateway.store.keyfile
