@@ -15,6 +15,8 @@ import orjson
 from gateway.errors import GateMisuse, Refusal
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+"""When to ask again at what is full: calls end within seconds, held calls and tickets when somebody sees to them."""
 
 _RESERVED = frozenset({"type", "title", "status", "code", "detail", "call"})
 
@@ -107,8 +109,13 @@ def problem_body(refused: Refusal, call_id: str | None = None) -> bytes:
 
 
 def problem_headers(refused: Refusal) -> dict[str, str]:
-    """Headers that go with a problem document: media type, no caching, no SDK retries, challenge for 401."""
+    """Headers that go with a problem document: media type, no caching, no SDK retries, challenge for 401, time for 429.
+
+    Source: RFC 9110 §10.2.3, RFC 6585 §4, RFC 6750 §3.
+    """
     headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", "x-should-retry": "false"}
+    if refused.status == 429:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if refused.status == 401 and refused.code.startswith("identity_"):
         error = ', error="invalid_token"' if refused.code == "identity_invalid" else ""
         headers["WWW-Authenticate"] = f'Bearer realm="tidegate"{error}'

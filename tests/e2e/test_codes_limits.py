@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.edge.problem import RETRY_AFTER_SECONDS
 from tests.e2e.calling import LIST, call, host, meanwhile, until
 from tests.e2e.harness import GateProcess, edit_config, init_directory
 from tests.e2e.hostile import HostileUpstream
@@ -51,6 +52,7 @@ def test_throttled_when_the_gate_has_as_many_calls_as_it_may(tight: GateProcess,
         until("the first call is sent", lambda: _sent(upstream, "hang-1") or None)
         second = call(tight, "PATCH", f"{LIST}/crowded", {"state": "2"})
     assert (second.status, second.code) == (429, "throttled")
+    assert second.headers["retry-after"] == str(RETRY_AFTER_SECONDS)
     assert (answers[0].status, answers[0].code) == (504, "outcome_unknown")
     assert call(tight, "PATCH", f"{LIST}/crowded", {"state": "2"}).status == 200
     assert _sent(upstream, "crowded") == 1
@@ -66,6 +68,7 @@ def test_throttled_when_a_subject_has_as_many_held_calls_as_it_may(tight: GatePr
     assert _hold(tight, "bot-1", "the first").code == "approval_required"
     second = _hold(tight, "bot-1", "the second")
     assert (second.status, second.code) == (429, "throttled")
+    assert second.headers["retry-after"] == str(RETRY_AFTER_SECONDS)
     assert _hold(tight, "bot-1", "the first").code == "approval_required"
     assert _hold(tight, "bot-2", "of somebody else").code == "approval_required"
 

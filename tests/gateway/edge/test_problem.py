@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.edge.problem import CODES, problem_body, problem_headers, refusal
+from gateway.edge.problem import CODES, RETRY_AFTER_SECONDS, problem_body, problem_headers, refusal
 from gateway.errors import GateMisuse, Refusal
 
 PUBLISHED = {
@@ -93,3 +93,9 @@ def test_problem_headers_challenge_when_identity_is_at_fault(code: str, challeng
 def test_refusal_says_its_code_when_printed() -> None:
     assert str(refusal("denied", "because")) == "denied: because"
     assert str(refusal("denied")) == "denied: " + CODES["denied"].title
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_headers_say_when_to_ask_again_only_when_something_is_full(code: str) -> None:
+    found = problem_headers(refusal(code)).get("Retry-After")
+    assert found == (str(RETRY_AFTER_SECONDS) if code == "throttled" else None)
