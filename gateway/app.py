@@ -50,6 +50,7 @@ from gateway.proxying import CallRunner
 from gateway.running import Running
 from gateway.shadowing import ShadowRunner
 from gateway.store.keyfile import read_key_file
+from gateway.store.owner_driver import StoreOwner
 from gateway.store.port import RaiseSequence, Store, StoreUnavailable
 from gateway.store.sealing import TenantKeys
 from gateway.store.sqlite import SqliteStore
@@ -99,6 +100,7 @@ class Gate:
         self._exporters: list[DecisionLogExporter] = []
         self._reloading = asyncio.Lock()
         self.failed: asyncio.Event = asyncio.Event()
+        self.owner: StoreOwner | None = None
         self._runner = CallRunner(running, log)
         self._door: RunningDoor | None = None
         self.router = Router(running, self._runner, CallsApi(running, self._runner))
@@ -270,6 +272,8 @@ class Gate:
         await services.policy.close()
         await services.writer.close()
         await services.store.close()
+        if self.owner is not None:
+            await asyncio.to_thread(self.owner.release)
         await asyncio.to_thread(self._log.close)
 
 
@@ -298,6 +302,7 @@ async def load_policy(
 
 
 def _engine(config: GatewayConfig, cache_key: bytes) -> PolicyEngine | OpaServerEngine:
+    """The configured engine. Blocks on the disk and, for its self-test, on the processor."""
     engine = config.document.engine
     if engine == "wasm":
         cache = config.store_path.parent / "modules"
@@ -308,7 +313,7 @@ def _engine(config: GatewayConfig, cache_key: bytes) -> PolicyEngine | OpaServer
 def check_ports(config: GatewayConfig) -> None:
     """Raise `OSError` when a listener's port is taken.
 
-    Asked before the store is opened: a second gate on the same file would take the first one's running calls for lost.
+    Asked before the store is opened, so that a second gate is told about the port, which is what people see first.
     """
     for address in (config.document.listen.gate, config.document.listen.metrics):
         if address is None:
@@ -333,13 +338,15 @@ def _calm_collector() -> None:
 async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, log: LineLog | None = None) -> Gate:
     """Start every part but the listeners, which `Gate.listen` opens.
 
-    Raises `ConfigError`, `BundleRefused`, `PdpError`, `LedgerUnavailable`, `GateMisuse` (a secret or key is missing).
+    Raises `ConfigError`, `BundleRefused`, `PdpError`, `LedgerUnavailable`, `StoreUnavailable` (another gate owns the
+    store), `GateMisuse` (a secret or key is missing).
     """
     await asyncio.to_thread(check_ports, config)
     lines = log or LineLog(sys.stdout.buffer)
     secret = await asyncio.to_thread(read_key_file, config.file(config.document.ledger.hmac))
     keys = TenantKeys(secret)
     await asyncio.to_thread(config.store_path.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
+    owner = await asyncio.to_thread(StoreOwner, config.store_path)
     store = SqliteStore(config.store_path, keys=keys, clock=_wall_ms)
     failed: asyncio.Event = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -349,17 +356,18 @@ async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, 
         loop.call_soon_threadsafe(failed.set)
 
     writer = LedgerWriter(store, node=f"gate-{secrets.token_hex(4)}", on_fatal=on_fatal)
-    await writer.start()
     pools = UpstreamPools()
     try:
+        await writer.start()
         await store.open()
         gate = await _started(config, (store, writer), pools, keys, lines, config_path)
     except BaseException:
         await pools.close()
         await writer.close()
         await store.close()
+        await asyncio.to_thread(owner.release)
         raise
-    gate.failed = failed
+    gate.failed, gate.owner = failed, owner
     return gate
 
 
@@ -376,7 +384,7 @@ async def _started(
     sequence = SequenceFile(config.file(config.document.ledger.sequence))
     bundles = BundleSet(pools, partial(_highest, store, sequence))
     await bundles.begin(config)
-    engine = _engine(config, keys.key("_gate", "record-hmac"))
+    engine = await asyncio.to_thread(_engine, config, keys.key("_gate", "record-hmac"))
     policy = PolicyPlane(engine, lease=bundles.holds)
     merged = await _first_policy(config, policy, engine, bundles)
     services = _services(config, (store, writer), policy, keys, pools)

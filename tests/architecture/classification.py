@@ -185,6 +185,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.store.guard_driver
     gateway.store.keyfile
     gateway.store.offline_driver
+    gateway.store.owner_driver
     gateway.store.offline_inputs_driver
     gateway.store.schema
     gateway.store.sqlite
