@@ -23,8 +23,9 @@ from gateway.ledger.record import LogId, RecordDraft, RecordKind, keyed_digest
 UNPACKED_MAX_BYTES: Final = 16 << 20
 EVENTS_MAX: Final = 8192
 DEPTH_MAX: Final = 200
-TEXT_MAX_CHARACTERS: Final = 256
-LIST_MAX_ITEMS: Final = 32
+TEXT_MAX_BYTES: Final = 192
+LIST_MAX_ITEMS: Final = 16
+"""With every list full of the longest texts and every character escaped, a record keeps within the ledger's limit."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
@@ -166,10 +167,11 @@ def _texts(value: Any) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """Text as a record may hold it: cut, and without lone surrogates."""
+    """Text as a record may hold it: cut, and without control characters and lone surrogates."""
     if not isinstance(value, str):
         return ""
-    return value[:TEXT_MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+    shown = "".join(character if character.isprintable() else "?" for character in value[:TEXT_MAX_BYTES])
+    return shown.encode("utf-8")[:TEXT_MAX_BYTES].decode("utf-8", "ignore")
 
 
 def _canonical(value: Any) -> bytes:

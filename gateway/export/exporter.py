@@ -65,6 +65,7 @@ class DecisionLogExporter:
         self._fitting: set[LogId] = set()
         self._loaded = False
         self._tasks: list[asyncio.Task[None]] = []
+        self.name = settings.name
         self.fault = ""
         self.events = 0
 

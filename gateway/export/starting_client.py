@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import random
 import secrets
+from functools import partial
 from time import time
 from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge
 
 from gateway.connectors.credentials import SecretReader
 from gateway.egress.addresses import AddressClass, address_classes
@@ -29,7 +32,24 @@ def make_exporters(running: Running, log: LineLog) -> list[DecisionLogExporter]:
     """One exporter for each configured collector. Blocks on the disk; raises `CredentialError`, `GateMisuse`."""
     config = running.assembly.config
     process = f"gate-{secrets.token_hex(4)}"
-    return [_exporter(running, log, settings, process) for settings in config.document.decision_logs]
+    found = [_exporter(running, log, settings, process) for settings in config.document.decision_logs]
+    if found:
+        _measure(running.services.metrics.registry, found)
+    return found
+
+
+def _measure(registry: CollectorRegistry, exporters: list[DecisionLogExporter]) -> None:
+    """Gauges that are read when somebody scrapes; names come from the configuration, so their number is bounded."""
+    text = "Events that the collector took since the gate started."
+    events = Gauge("tidegate_decision_log_events", text, ["name"], registry=registry)
+    failing = Gauge("tidegate_decision_log_failing", "1 while nothing can be delivered.", ["name"], registry=registry)
+    for exporter in exporters:
+        events.labels(exporter.name).set_function(partial(getattr, exporter, "events"))
+        failing.labels(exporter.name).set_function(partial(_is_failing, exporter))
+
+
+def _is_failing(exporter: DecisionLogExporter) -> float:
+    return 1.0 if exporter.fault else 0.0
 
 
 def _exporter(running: Running, log: LineLog, settings: DecisionLog, process: str) -> DecisionLogExporter:
