@@ -19,6 +19,7 @@ from bundles.yaml_text import parse_yaml
 
 EVERY_BUNDLE: Final = "*"
 _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+_HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9]([a-z0-9._-]{0,252}[a-z0-9])?)(:[0-9]{1,5})?")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Algorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
@@ -34,6 +35,12 @@ def _listen(value: str) -> str:
     match = _LISTEN.fullmatch(value)
     if match is None or int(match.group(2)) > 65535:
         raise ValueError("must be HOST:PORT")
+    return value
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError("must be HOST or HOST:PORT in lower case, as clients write it")
     return value
 
 
@@ -91,6 +98,7 @@ class ServiceDocument(_Section):
     """The whole file."""
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8090"
+    hosts: list[Annotated[str, AfterValidator(_host)]] = []
     tls_terminated: bool = False
     development: bool = False
     directory: str = "bundles"

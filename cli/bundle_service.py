@@ -85,7 +85,8 @@ async def _serve(document: ServiceDocument, base_dir: Path) -> None:
         host, port = document.endpoint
         limits = EdgeLimits(body_max_bytes=archive_max_bytes())
         try:
-            server = await start_server(_Desk(service, limits.body_max_bytes, log).handle, host, port, limits)
+            desk = _Desk(service, limits.body_max_bytes, frozenset(document.hosts), log)
+            server = await start_server(desk.handle, host, port, limits)
         except OSError as refused:
             raise BundleUnavailable("listen_failed", f"{document.listen}: {refused.strerror}") from refused
         say("listening", {"host": host, "port": server.port})
@@ -99,19 +100,21 @@ async def _serve(document: ServiceDocument, base_dir: Path) -> None:
 class _Desk:
     """Hands requests of the listener to the service."""
 
-    def __init__(self, service: BundleService, body_max_bytes: int, log: LineLog) -> None:
+    def __init__(self, service: BundleService, body_max_bytes: int, hosts: frozenset[str], log: LineLog) -> None:
         self._service = service
         self._body_max_bytes = body_max_bytes
+        self._hosts = hosts
         self._log = log
 
     async def handle(self, request: web.BaseRequest) -> Answer:
         """Answer one request; the listener answers what it refuses itself."""
         from bundles.service_protocol import ServiceRequest
         from gateway.edge.answer import Answer
-        from gateway.edge.body import read_body, request_head
+        from gateway.edge.body import admit_host, read_body, request_head
         from gateway.edge.headers import check_head
 
         head = request_head(request)
+        admit_host(request, head.headers, self._hosts)
         check_head(head)
         asked = ServiceRequest(
             head.method, head.target.path, dict(head.headers), lambda: read_body(request, self._body_max_bytes)

@@ -388,6 +388,8 @@ BAD_CONFIGS = {
     "listens to a name without TLS": CONFIG + 'listen: "bundles.internal:8090"\n',
     "listens on no port": CONFIG + 'listen: "127.0.0.1"\n',
     "names a bundle with a slash": CONFIG.replace("name: two", 'name: "a/b"'),
+    "has a host with a path": CONFIG + 'hosts: ["bundles.example/x"]\n',
+    "has a host in capitals": CONFIG + 'hosts: ["Bundles.example"]\n',
     "trusts HS256": CONFIG.replace("ES256", "HS256"),
 }
 

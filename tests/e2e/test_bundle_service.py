@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,6 +131,27 @@ def test_publish_keeps_what_was_published_when_the_service_starts_again(
     service.start()
     seen = json.loads(tidegate("bundle", "inspect", "--remote", service.url, "--json").stdout)
     assert seen["freshness"]["seq"] == 1
+
+
+HOSTS = {"the address": ("", 200), "a configured name": ("bundles.example", 200), "another name": ("evil.example", 400)}
+
+
+@pytest.mark.parametrize("case", HOSTS)
+def test_service_answers_by_the_host_when_it_is(case: str, service: ServiceProcess, archive: Path) -> None:
+    assert service.publish(archive).returncode == 0
+    service.stop()
+    path = service.directory / "service.yaml"
+    path.write_text(path.read_text() + 'hosts: ["bundles.example"]\n')
+    service.start()
+    host, status = HOSTS[case]
+    request = urllib.request.Request(service.url, headers={"Host": host} if host else {})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            given = answer.status
+    except urllib.error.HTTPError as refused:
+        given = refused.code
+        refused.close()
+    assert given == status
 
 
 REFUSED_COMMANDS = {
