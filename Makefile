@@ -10,7 +10,7 @@ NODE_DIR := tests/e2e/node
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env dev-env envoy run test lint types unit unit-optimized coverage bench opa soak lock clean
+.PHONY: help env dev-env envoy run test lint types unit unit-optimized coverage bench opa opa-envoy soak lock clean
 
 help:
 	@echo "make run [ONCE=1]  the quick start: a gate with stand-in services, one call allowed, one denied, one held"
@@ -39,6 +39,10 @@ $(VENV)/.dev-stamp: requirements-dev.lock $(VENV)/.env-stamp
 
 opa: dev-env
 	@$(BIN)/python tools/opa/build.py
+
+# OPA with Envoy's plugin: what the gate is measured against.
+opa-envoy: dev-env
+	@$(BIN)/python tools/opa/build.py opa-envoy
 
 # Node is test equipment: from the PATH, else from its wheel in the development lock.
 $(NODE_DIR)/node_modules/.stamp: $(NODE_DIR)/package.json $(NODE_DIR)/package-lock.json | dev-env
@@ -74,7 +78,7 @@ test:
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line unit unit-optimized
 	@$(MAKE) --no-print-directory coverage
 
-bench: dev-env opa
+bench: dev-env opa opa-envoy
 	@$(BIN)/python -m benchmarks
 
 soak: dev-env opa

