@@ -35,6 +35,9 @@ from tests.e2e.harness import (
     tidegate,
 )
 
+LEASE_SECONDS = 5
+"""Short enough to wait for, long enough that a busy machine misses no four questions in a row."""
+
 TOKEN = "publisher-" + "t" * 30
 
 
@@ -187,7 +190,7 @@ def follow(directory: Path, service: ServiceProcess, **changes: Any) -> None:
         "source": service.url,
         "freshness": "signed",
         "freshness_keys": [{"keyid": "freshness", "algorithm": "ES256", "key": "file:keys/freshness.pub.pem"}],
-        "lease_seconds": 3,
+        "lease_seconds": LEASE_SECONDS,
         "poll_seconds": 1,
         "allow_addresses": ["loopback"],
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.bundle_services import ServiceProcess, follow
+from tests.e2e.bundle_services import LEASE_SECONDS, ServiceProcess, follow
 from tests.e2e.calling import LIST, call, until
 from tests.e2e.harness import (
     GateProcess,
@@ -100,7 +100,7 @@ def test_data_decides_when_it_comes_from_a_bundle_of_its_own(directory: Path) ->
 def service(tmp_path: Path, directory: Path) -> Iterator[ServiceProcess]:
     """A service for the data bundle alone, which the gate is set to follow."""
     key = directory / "keys" / "bundle.pem"
-    made = ServiceProcess.prepare(tmp_path / "service", key, ttl_seconds=3, name="freeze")
+    made = ServiceProcess.prepare(tmp_path / "service", key, ttl_seconds=LEASE_SECONDS, name="freeze")
     with made.running():
         assert made.publish(directory / "freeze.tar.gz").returncode == 0
         full, data = read_config(directory)["bundles"]

@@ -17,7 +17,15 @@ import yaml
 from bundles.canonical import sha256_hex
 from bundles.freshness import BundleIdentity, sign_statement
 from bundles.keys import load_private_key
-from tests.e2e.bundle_services import ServiceProcess, eventually, follow, lying_service, resigned, spawn_stale
+from tests.e2e.bundle_services import (
+    LEASE_SECONDS,
+    ServiceProcess,
+    eventually,
+    follow,
+    lying_service,
+    resigned,
+    spawn_stale,
+)
 from tests.e2e.calling import LIST, call, until
 from tests.e2e.harness import (
     GateProcess,
@@ -29,7 +37,6 @@ from tests.e2e.harness import (
     tidegate,
 )
 
-LEASE_SECONDS = 3
 SLACK_SECONDS = 1.0
 
 
@@ -43,7 +50,7 @@ def directory(tmp_path: Path, stand_ins: StandIns) -> Path:
 
 @pytest.fixture
 def service(tmp_path: Path, directory: Path) -> Iterator[ServiceProcess]:
-    """A service whose statements hold three seconds, with the starter bundle; the gate is set to follow it."""
+    """A service whose statements hold a few seconds, with the starter bundle; the gate is set to follow it."""
     made = ServiceProcess.prepare(tmp_path / "service", directory / "keys" / "bundle.pem", ttl_seconds=LEASE_SECONDS)
     with made.running():
         assert made.publish(directory / "bundle.tar.gz").returncode == 0
@@ -208,8 +215,8 @@ def test_captured_older_bundle_is_refused_also_after_a_restart(service: ServiceP
 def test_restart_decides_with_the_kept_bundle_only_while_its_lease_holds(
     service: ServiceProcess, directory: Path, tmp_path: Path
 ) -> None:
-    follow(directory, service, lease_seconds=20)
-    statements_hold(service, 20)
+    follow(directory, service, lease_seconds=30)
+    statements_hold(service, 30)
     with GateProcess.start(directory) as gate:
         assert code(gate) == "ok"
     service.stop()

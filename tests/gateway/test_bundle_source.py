@@ -18,7 +18,7 @@ from tests.gateway.egress.upstreams import LOOPBACK, Script, Upstream, answering
 from tests.gateway.egress.upstreams import upstream as upstream_of
 
 LIMIT_BYTES = 100_000
-QUESTION = Question((("Prefer", "modes=snapshot"),), 0.3, 0.5, LIMIT_BYTES)
+QUESTION = Question((("Prefer", "modes=snapshot"),), 1.5, 1.5, LIMIT_BYTES)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/gzip\r\nTidegate-Freshness: t\r\n"
 
 
