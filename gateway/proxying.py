@@ -202,6 +202,8 @@ def _line(trace: Trace, code: str, status: int, seconds: float, now: float) -> d
         "code": code,
         "seconds": round(seconds, 6),
     }
+    if decided is not None and decided.cached:
+        line["cached"] = True
     if trace.fault:
         line["fault"] = trace.fault
     return line

@@ -24,6 +24,8 @@ class Decided(NamedTuple):
     decision_id: str
     input_digest: str
     seconds: float
+    cached: bool = False
+    """Whether the engine's answer to an equal question was given again (`pdp.decision_cache`)."""
 
 
 @dataclass(frozen=True, slots=True)

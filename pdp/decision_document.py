@@ -64,13 +64,12 @@ def parse_decision(raw: bytes, *, chains: Mapping[str, JsonValue], cacheable: bo
     if effect not in _ENFORCED:
         raise DecisionRefused("not_supported", f"the effect {effect.value} is not enforced by this version")
     for name in held:
-        if name != "approval":
+        if name not in ("approval", "cache_seconds"):
             raise DecisionRefused("not_supported", f"the obligation {name} is not enforced by this version")
-    approval = held.get("approval")
-    if approval is None:
-        return Decision(effect, reasons)
-    _check_enforceable(approval, chains)
-    return Decision(effect, reasons, approval)
+    approval, cache_seconds = held.get("approval"), held.get("cache_seconds", 0)
+    if approval is not None:
+        _check_enforceable(approval, chains)
+    return Decision(effect, reasons, approval, cache_seconds)
 
 
 def comparable(document: JsonValue) -> bytes:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from pdp.decided import ActiveBundle, Decided
+from pdp.decision_cache import DecisionCache, Instant, cache_seconds_of, question_key
 from pdp.documents import Decision, Effect, PolicyInput, Reason, encode_document, encode_input, parse_decision
 from pdp.errors import (
     DecisionRefused,
@@ -43,6 +44,7 @@ class Answer(NamedTuple):
 
     document: bytes
     decision_id: str | None = None
+    cached: bool = False
 
 
 class RemotePolicy(Protocol):
@@ -100,6 +102,8 @@ class PolicyPlane:
         async with self._loading:
             check_count(bundle.probes)
             policy = await self._prepared(bundle)
+            if bundle.cacheable:
+                policy = _Cached(policy, lambda: Instant(self._now(), self._seconds()))
             chains = bundle.data.get("chains")
             fresh = _InForce(ActiveBundle(bundle, policy.name), policy, chains if isinstance(chains, dict) else {})
             replaced, self._in_force = self._in_force, fresh
@@ -157,6 +161,7 @@ class PolicyPlane:
             answer.decision_id or self._new_id(),
             f"sha256:{hashlib.sha256(input_bytes).hexdigest()}",
             self._seconds() - started,
+            answer.cached,
         )
 
     async def _asked(self, input_bytes: bytes) -> tuple[_InForce, Answer]:
@@ -214,6 +219,37 @@ class _InProcess:
             await asyncio.shield(self._start_mending())
         except PolicyRefused as refused:
             raise EngineFailed(refused.detail) from refused
+
+
+class _Cached:
+    """A policy that is not asked again what its own decision lets be answered again.
+
+    It lives as long as its bundle is in force; lease and `exp` are checked before each question, kept answers included.
+    """
+
+    def __init__(self, policy: RemotePolicy, now: Callable[[], Instant]) -> None:
+        self._policy = policy
+        self._now = now
+        self._cache = DecisionCache()
+
+    @property
+    def name(self) -> str:
+        return self._policy.name
+
+    async def ask(self, input_bytes: bytes) -> Answer:
+        key = question_key(input_bytes)
+        if key is None:
+            return await self._policy.ask(input_bytes)
+        kept = self._cache.get(key, self._now())
+        if kept is not None:
+            return Answer(kept, cached=True)
+        asked_at = self._now()
+        answer = await self._policy.ask(input_bytes)
+        self._cache.put(key, answer.document, cache_seconds_of(answer.document), asked_at)
+        return answer
+
+    async def close(self) -> None:
+        await self._policy.close()
 
 
 def _seen(task: asyncio.Task[None]) -> None:

@@ -194,7 +194,7 @@ async def _one(at: _Evaluation, question: Question | MalformedQuestion) -> tuple
         if isinstance(failed, EngineFailed):
             services.metrics.engine_errors.inc()
         raise refusal(failed.code if failed.code in _UNABLE else "engine_failed") from failed
-    services.metrics.observe_decision(decided.engine, decided.seconds)
+    services.metrics.observe_decision(decided.engine, decided.seconds, decided.cached)
     connector = known.connector if known is not None else CONNECTOR
     killed = _is_killed(at, question, connector)
     answer = decision_answer(decided.decision, decided.decision_id)

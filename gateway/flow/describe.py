@@ -151,13 +151,14 @@ def subject_record(subject: Subject) -> dict[str, object]:
 
 def decision_record(decided: Decided) -> dict[str, object]:
     """The decision as records keep it: ids and codes, no messages."""
-    return {
+    record: dict[str, object] = {
         "id": decided.decision_id,
         "effect": decided.decision.effect.value,
         "engine": decided.engine,
         "input": decided.input_digest,
         "reasons": [_cut(reason.code) for reason in decided.decision.reasons[:REASONS_MAX]],
     }
+    return {**record, "cached": True} if decided.cached else record
 
 
 def policy_record(decided: Decided | None) -> dict[str, object]:

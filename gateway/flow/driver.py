@@ -174,7 +174,7 @@ class CallDriver:
 
     async def _ask(self, command: c.AskPolicy) -> e.Event:
         decided = await self._services.policy.decide(command.policy_input)
-        self._services.metrics.observe_decision(decided.engine, decided.seconds)
+        self._services.metrics.observe_decision(decided.engine, decided.seconds, decided.cached)
         if self._services.watch.active:
             self._asked = self._services.watch.asked(command.policy_input, decided)
         return e.PolicyAnswered(decided)

@@ -56,7 +56,7 @@ class _PerCall(Collector):
     def __init__(self) -> None:
         self.calls: dict[CallLabels, int] = {}
         self.stages: dict[str, _Durations] = {}
-        self.decisions: dict[str, _Durations] = {}
+        self.decisions: dict[tuple[str, str], _Durations] = {}
         self.appends = _Durations(_CALL)
         self.in_flight = 0
 
@@ -74,8 +74,8 @@ class _PerCall(Collector):
         decisions = HistogramMetricFamily(
             "tidegate_pdp_decision_seconds", "Time of one decision.", labels=["engine", "cache"]
         )
-        for engine, durations in self.decisions.items():
-            decisions.add_metric([engine, "off"], durations.buckets(), durations.total)
+        for (engine, cache), durations in self.decisions.items():
+            decisions.add_metric([engine, cache], durations.buckets(), durations.total)
         yield decisions
         appends = HistogramMetricFamily("tidegate_ledger_append_seconds", "Time until a record is durable.")
         appends.add_metric([], self.appends.buckets(), self.appends.total)
@@ -143,11 +143,12 @@ class Metrics:
             durations = self._per_call.stages[stage] = _Durations(_CALL)
         durations.observe(seconds)
 
-    def observe_decision(self, engine: str, seconds: float) -> None:
-        """Time one decision took."""
-        durations = self._per_call.decisions.get(engine)
+    def observe_decision(self, engine: str, seconds: float, cached: bool = False) -> None:
+        """Time one decision took; `cached` when an answer was given again."""
+        labels = (engine, "hit" if cached else "off")
+        durations = self._per_call.decisions.get(labels)
         if durations is None:
-            durations = self._per_call.decisions[engine] = _Durations(_FAST)
+            durations = self._per_call.decisions[labels] = _Durations(_FAST)
         durations.observe(seconds)
 
     def observe_append(self, seconds: float) -> None:

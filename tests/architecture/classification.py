@@ -94,6 +94,7 @@ PURE: frozenset[str] = frozenset(
     gateway.store.sealing
     pdp.circuit
     pdp.decided
+    pdp.decision_cache
     pdp.decision_document
     pdp.documents
     pdp.engine

@@ -290,8 +290,8 @@ def test_parse_decision_is_not_supported_when_this_version_cannot_enforce_it(
     assert refused_with(decided(effect, **obligations)) == "not_supported"
 
 
-def test_caching_is_not_supported_when_the_bundle_may_ask_for_it() -> None:
-    assert refused_with(decided(cache_seconds=60), cacheable=True) == "not_supported"
+def test_caching_is_accepted_when_the_bundle_may_ask_for_it() -> None:
+    assert parse_decision(decided(cache_seconds=60), chains=CHAINS, cacheable=True).cache_seconds == 60
 
 
 def test_a_denial_keeps_its_reasons_when_it_carries_what_is_not_enforced_yet() -> None:
