@@ -16,7 +16,7 @@ from typing import Final
 import typer
 
 _COMMANDS: Final = ("init", "token", "call", "doctor")
-_GROUPS: Final = ("gateway", "bundle", "approvals", "ledger", "switch")
+_GROUPS: Final = ("gateway", "bundle", "policy", "approvals", "ledger", "switch")
 
 
 def command_line(arguments: Sequence[str]) -> typer.Typer:

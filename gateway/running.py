@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bundles.canonical import JsonValue
 from gateway.assembly import Assembly
@@ -27,6 +28,8 @@ class Running:
     bundles: Callable[[], tuple[BundleState, ...]] = tuple
     """How each bundle in force stands, the one with policies first."""
 
+    replaying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while recorded calls are decided again, which is done once at a time."""
     shadow: ShadowRunner | None = None
     """What decisions are compared with, from when the gate has started."""
 

@@ -17,6 +17,7 @@ _OPERATIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("post", "/v1/approvals/{id}/withdraw", "Withdraw one's own held call", (200,)),
     ("get", "/v1/enforcement", "What is enforced right now", (200,)),
     ("post", "/v1/simulate", "Decide without doing", (200,)),
+    ("post", "/v1/replay", "Decide recorded calls again with another bundle", (200,)),
     ("get", "/v1/shadow", "What the shadow bundle decides differently", (200,)),
     ("get", "/v1/switches", "Switches that are set", (200,)),
     ("get", "/v1/switches/{scope}", "One switch", (200,)),
@@ -59,6 +60,14 @@ _BODIES: dict[tuple[str, str], dict[str, Any]] = {
             "subject": {"type": "object", "description": "Members that differ from the caller's own."},
             "ticket": {"type": "string"},
             "run": {"type": "string"},
+        },
+    },
+    ("post", "/v1/replay"): {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "last": {"type": "integer", "minimum": 1, "maximum": 10000},
+            "bundle": {"type": "string", "contentEncoding": "base64", "description": "Default: the shadow bundle."},
         },
     },
     ("put", "/v1/switches/{scope}"): {

@@ -13,7 +13,7 @@ from time import monotonic
 
 from aiohttp import web
 
-from gateway.api import approvals, authzen, opa_intake, shadow, simulate, switches
+from gateway.api import approvals, authzen, opa_intake, replay, shadow, simulate, switches
 from gateway.api.calls import CallsApi
 from gateway.api.exchange import ApiExchange, answer
 from gateway.api.management import authorize, caller
@@ -129,6 +129,8 @@ class Router:
             return await switches.handle(self.running, exchange)
         if exchange.parts == ("simulate",):
             return await simulate.handle(self.running, exchange)
+        if exchange.parts == ("replay",):
+            return await replay.handle(self.running, exchange)
         if exchange.parts == ("shadow",):
             return await shadow.handle(self.running, exchange)
         if noun == "opa":

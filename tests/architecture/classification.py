@@ -93,6 +93,7 @@ PURE: frozenset[str] = frozenset(
     gateway.store.port
     gateway.store.sealing
     pdp.circuit
+    pdp.coverage
     pdp.decided
     pdp.decision_cache
     pdp.decision_document
@@ -138,6 +139,12 @@ SHELL: frozenset[str] = frozenset(
     cli.ledger
     cli.main
     cli.output
+    cli.policy
+    cli.policy_answers
+    cli.policy_coverage
+    cli.policy_explain
+    cli.policy_replay
+    cli.policy_source
     cli.switch
     cli.token
     gateway.api.approvals
@@ -146,6 +153,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.api.exchange
     gateway.api.management
     gateway.api.opa_intake
+    gateway.api.replay
     gateway.api.router
     gateway.api.shadow
     gateway.api.simulate
@@ -180,6 +188,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.operations.listener
     gateway.operations.log
     gateway.proxying
+    gateway.replaying
     gateway.running
     gateway.shadowing
     gateway.store.checkpoint_driver
