@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from bundles.canonical import JsonValue
+from bundles.whole_numbers import WholeNumbers, aliases_of, package_of_tree
 
 PROFILE: Final = "1"
 FINDINGS_MAX: Final = 200
@@ -30,6 +31,10 @@ _READ_BY_NAME: Final = _RESTRICTING | {"route"}
 _FALLIBLE: Final = frozenset({"div", "rem", "to_number", "numbers.range"})
 _UNCACHED: Final = frozenset({"time", "clock", "facts", "budget", "call", "approval"})
 
+_FRACTION: Final = (
+    "OPA calculates fractions in binary and the module in decimal, so they may differ: calculate with whole numbers, "
+    "as counts, literals, sums of hundredths or round(x), and divide inside round, floor or ceil"
+)
 _HARMLESS: Final = frozenset({"declared", "data_index", "compared", "used"})
 
 
@@ -53,15 +58,19 @@ def lint(ast_by_file: Mapping[str, JsonValue], data: Mapping[str, JsonValue]) ->
     **Security**: errors come before warnings, so that no number of warnings pushes an error over the limit.
     """
     findings: list[Finding] = []
+    numbers = WholeNumbers({file: tree for file, tree in ast_by_file.items() if isinstance(tree, dict)}, data)
     for file in sorted(ast_by_file):
         tree = ast_by_file[file]
         if not isinstance(tree, dict):
             continue
         findings += _lint_package(file, tree)
-        aliases = _data_aliases(tree)
+        aliases = aliases_of(tree)
+        package = package_of_tree(tree)
         for rule in _rules(tree):
             findings += _lint_head(file, rule)
             findings += _lint_rule(file, rule, aliases, data)
+            for call in numbers.fractions(rule, package, aliases):
+                findings.append(Finding(file, _row(call, _row(rule, 1)), "fraction_calculated", _FRACTION))
     return sorted(findings, key=lambda finding: finding.severity != "error")[:FINDINGS_MAX]
 
 
@@ -339,15 +348,6 @@ class _Uses:
             if len(members) == 3:
                 self.collect(members[0], "declared" if self._is_data(members[-1]) else "bound")
             self.collect(members[-2], "bound")
-
-
-def _data_aliases(tree: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    aliases: dict[str, tuple[str, ...]] = {}
-    for item in tree.get("imports", []):
-        path = [part.get("value") for part in item["path"]["value"]]
-        if path[0] == "data":
-            aliases[item.get("alias") or path[-1]] = tuple(path[1:])
-    return aliases
 
 
 def _walk(node: Any, row: int) -> Iterator[tuple[dict[str, Any], int]]:

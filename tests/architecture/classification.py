@@ -25,6 +25,7 @@ PURE: frozenset[str] = frozenset(
     bundles.service_protocol
     bundles.source_layout
     bundles.trusted_set
+    bundles.whole_numbers
     bundles.yaml_text
     gateway.api.authzen_mapping
     gateway.api.opa_events
@@ -157,6 +158,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.api.router
     gateway.api.shadow
     gateway.api.simulate
+    gateway.api.simulate
     gateway.api.switches
     gateway.app
     gateway.approvals.service
@@ -183,6 +185,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.export.starting_client
     gateway.flow.driver
     gateway.flow.switches
+    gateway.ledger.outcomes_driver
     gateway.ledger.recovery_client
     gateway.ledger.writer
     gateway.operations.listener
