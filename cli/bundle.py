@@ -31,12 +31,13 @@ from bundles.build import (
 )
 from bundles.canonical import JsonValue, sha256_hex
 from bundles.compiler import find_opa
+from bundles.dsse import check_cosignatures
 from bundles.errors import BundleMisuse, BundleUnavailable
 from bundles.keys import load_private_key, load_verifying_key
 from bundles.sequence import write_durably
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, read_sequence, verify_bundle
 from cli.bundle_errors import guarded
-from cli.bundle_service import TOKEN_FILE, inspect_remote, register
+from cli.bundle_service import TOKEN_FILE, envelope_of, inspect_remote, register
 from cli.output import JSON_OPTION, emit, shown
 from cli.token import ttl_seconds
 from pdp.agreement import Difference, agree
@@ -59,6 +60,7 @@ SEQUENCE: Final = typer.Option(None, "--sequence", min=1, help="Default: the nex
 MINIMUM: Final = typer.Option(0, "--minimum-sequence", min=0, help="Refuse a lower sequence.")
 TTL: Final = typer.Option(None, "--ttl", help="How long the signature holds, as 12h; default without end.")
 REVISION: Final = typer.Option(None, "--revision", help="Default: a digest of the content.")
+COSIGNERS: Final = typer.Option([], "--cosigner", help="KEYID=FILE of who must have co-signed; may be repeated.")
 REBUILD: Final = typer.Option(False, "--rebuild", help="Compile the Rego again and compare the module's bytes.")
 
 
@@ -203,13 +205,20 @@ def verify(
     epoch: int = EPOCH,
     minimum: int = MINIMUM,
     rebuild: bool = REBUILD,
+    cosigner: list[str] = COSIGNERS,
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Check an archive as the gateway does."""
+    """Check an archive as the gateway does; with co-signers, that each of them signed it too."""
 
     def work() -> TrustedBundle:
+        team = tuple(_cosigner(named, scope) for named in cosigner)
         trust = TrustPolicy(name, audience, (_trusted(key, keyid, scope),), epoch=epoch)
-        trusted = verify_bundle(_read(archive), trust, now=int(time.time()), highest_sequence=minimum)
+        raw = _read(archive)
+        now = int(time.time())
+        trusted = verify_bundle(raw, trust, now=now, highest_sequence=minimum)
+        if team:
+            keyids = check_cosignatures(envelope_of(archive), team, name, trusted.digest, threshold=len(team))
+            trusted = replace(trusted, keyids=(keyid, *keyids))
         if rebuild:
             check_rebuild(trusted, opa=find_opa())
         return trusted
@@ -224,10 +233,12 @@ def verify(
         "digest": trusted.digest,
         "expires_at": trusted.expires_at,
         "profile": trusted.profile,
+        "keyids": list(trusted.keyids),
     }
 
     def words(console: Console) -> None:
-        console.print(f"{shown(archive)} is {shown(trusted.name)}, sequence {trusted.sequence}, signed by {keyid}.")
+        signers = shown(", ".join(trusted.keyids))
+        console.print(f"{shown(archive)} is {shown(trusted.name)}, sequence {trusted.sequence}, signed by {signers}.")
         console.print(f"revision {shown(trusted.revision)}, {trusted.digest}")
         if rebuild:
             console.print("The module is what OPA compiles from the Rego inside.")
@@ -288,6 +299,14 @@ def _agreement(
     inputs: Sequence[Mapping[str, JsonValue]],
 ) -> list[Difference]:
     return agree(files, data, wasm, inputs, find_opa())
+
+
+def _cosigner(named: str, scope: str) -> TrustedKey:
+    """A trusted key from ``KEYID=FILE``."""
+    keyid, separator, path = named.partition("=")
+    if not separator or not keyid or not path:
+        raise BundleMisuse("cosigner_invalid", f"{named!r} is not KEYID=FILE")
+    return _trusted(Path(path), keyid, scope)
 
 
 def _trusted(key: Path, keyid: str, scope: str) -> TrustedKey:

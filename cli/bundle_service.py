@@ -136,7 +136,7 @@ def publish(
 
     def work() -> dict[str, Any]:
         raw = _bounded(archive, archive_max_bytes())
-        envelope = _envelope(archive, cosignatures)
+        envelope = envelope_of(archive, cosignatures)
         remote = RemoteBundle(to, read_token(token_file) if token_file is not None else None)
         served = remote.read(head_only=True)
         replaces = served.headers.get("etag") if served is not None else None
@@ -216,7 +216,8 @@ def _published(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _envelope(archive: Path, given: Path | None) -> bytes | None:
+def envelope_of(archive: Path, given: Path | None = None) -> bytes | None:
+    """The co-signatures of an archive: the given file, else what lies beside it, else none."""
     place = given or Path(f"{archive}{ENVELOPE_SUFFIX}")
     if given is None and not place.exists():
         return None

@@ -192,7 +192,7 @@ def test_freshness_key_is_not_replaced_when_it_exists(tmp_path: Path) -> None:
 
 
 def test_cosign_adds_a_signature_when_the_module_comes_out_of_the_rego_again(
-    opa_path: Path, starter_bundle: Path, tmp_path: Path
+    opa_path: Path, starter_bundle: Path, bundle_key: Path, tmp_path: Path
 ) -> None:
     archive = tmp_path / "bundle.tar.gz"
     archive.write_bytes(starter_bundle.read_bytes())
@@ -203,6 +203,15 @@ def test_cosign_adds_a_signature_when_the_module_comes_out_of_the_rego_again(
         )
         assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["keyids"] == ["anna", "bert"]
+    public = bundle_key.parent / "bundle.pub.pem"
+    checked = ["bundle", "verify", str(archive), "--key", str(public), "--json"]
+    team = [f"--cosigner={name}={tmp_path / name}.pem" for name in ("anna", "bert")]
+    done = tidegate(*checked, *team)
+    assert json.loads(done.stdout)["keyids"] == ["bundle", "anna", "bert"]
+    new_key(tmp_path / "cleo.pem")
+    done = tidegate(*checked, *team, f"--cosigner=cleo={tmp_path}/cleo.pem")
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "bundle_threshold")
+    assert tidegate(*checked, "--cosigner=anna").returncode == 2
 
 
 def test_cosign_signs_nothing_when_the_module_is_another(opa_path: Path, archive: Path, tmp_path: Path) -> None:
