@@ -1,12 +1,12 @@
-"""Runs the measurements: `python -m benchmarks [proxy] [parts] [decision] [--rounds N] [--seconds S]`."""
+"""Runs the measurements: `python -m benchmarks [proxy] [parts] [decision] [envoy] [--rounds N] [--seconds S]`."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import decision, parts, proxy
+from benchmarks import decision, envoy, parts, proxy
 
-CASES = ("parts", "decision", "proxy")
+CASES = ("parts", "decision", "proxy", "envoy")
 
 
 def main() -> None:
@@ -24,6 +24,8 @@ def main() -> None:
             parts.run(given.rounds)
         elif case == "decision":
             decision.run(given.rounds)
+        elif case == "envoy":
+            envoy.run(given.rounds, given.seconds)
         else:
             proxy.run(given.rounds, given.seconds)
 

@@ -40,13 +40,15 @@ def server(kind: str, *arguments: int) -> Iterator[Address]:
         process.wait()
 
 
-def _requests(address: Address, prefix: str, token: str) -> dict[str, bytes]:
+def prepared(address: Address, prefix: str, token: str) -> dict[str, bytes]:
+    """Each kind of request as bytes for the side at `address`, below `prefix`."""
     return {name: kind.raw(f"{address[0]}:{address[1]}", prefix, token) for name, kind in KINDS.items()}
 
 
-async def _rounds(
+async def rounds_of(
     sides: dict[str, tuple[Address, dict[str, bytes]]], concurrency: int, rounds: int, seconds: float
 ) -> dict[str, list[Sample]]:
+    """Every side and kind in turn, `rounds` times after a short one that warms up and does not count."""
     samples: dict[str, list[Sample]] = {}
     for number in range(rounds + 1):
         for side, (address, requests) in sides.items():
@@ -76,15 +78,15 @@ def run(rounds: int, seconds: float) -> dict[str, object]:
             parts = urlsplit(gate.url)
             here = str(parts.hostname), int(parts.port or 0)
             sides = {
-                "direct": (target, _requests(target, "", token)),
-                "floor": (floor, _requests(floor, "", token)),
-                "gate": (here, _requests(here, f"/c/{CONNECTOR}", token)),
+                "direct": (target, prepared(target, "", token)),
+                "floor": (floor, prepared(floor, "", token)),
+                "gate": (here, prepared(here, f"/c/{CONNECTOR}", token)),
             }
             document: dict[str, object] = {}
             for concurrency in (16, 1):
-                samples = uvloop.run(_rounds(sides, concurrency, rounds, seconds))
+                samples = uvloop.run(rounds_of(sides, concurrency, rounds, seconds))
                 rows = {name: summary(runs) for name, runs in samples.items()}
-                _add_ratios(rows)
+                add_ratios(rows)
                 show(f"closed loop, concurrency {concurrency}, median of {rounds} rounds of {seconds:g} s", rows)
                 document[f"concurrency_{concurrency}"] = rows
                 if concurrency == 16:
@@ -96,7 +98,8 @@ def run(rounds: int, seconds: float) -> dict[str, object]:
     return document
 
 
-def _add_ratios(rows: dict[str, dict[str, float]]) -> None:
+def add_ratios(rows: dict[str, dict[str, float]]) -> None:
+    """Add to each row what it is of the bare proxy's throughput and what it adds to its median."""
     for name, row in rows.items():
         floor = rows[f"floor {name.split()[1]}"]
         row["of_floor"] = round(row["achieved_per_second"] / max(floor["achieved_per_second"], 0.001), 3)

