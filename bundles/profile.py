@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -27,9 +27,12 @@ _ODD_PATTERN = re.compile(r"\\[CpPQz]|\(\?P?<|\\x00|\\x\{0+\}|\\0|[^\x20-\x7e]")
 _COMPARISONS: Final = frozenset({"equal", "neq", "lt", "lte", "gt", "gte"})
 _REGEX_CALLS: Final = frozenset({"regex.match", "regex.find_all_string_submatch_n", "regex.is_valid"})
 _RESTRICTING: Final = frozenset({"deny", "require_hitl", "require_step_up", "throttle", "redact"})
-_READ_BY_NAME: Final = _RESTRICTING | {"route"}
+_READ_BY_NAME: Final = _RESTRICTING | {"route", "cache"}
 _FALLIBLE: Final = frozenset({"div", "rem", "to_number", "numbers.range"})
-_UNCACHED: Final = frozenset({"time", "clock", "facts", "budget", "call", "approval"})
+_UNCACHED: Final = frozenset({"time", "clock", "facts", "budget", "call"})
+_UNSTEADY_CALLS: Final = frozenset(
+    {"time.now_ns", "rand.intn", "uuid.rfc4122", "http.send", "opa.runtime", "net.lookup_ip_addr"}
+)
 
 _FRACTION: Final = (
     "OPA calculates fractions in binary and the module in decimal, so they may differ: calculate with whole numbers, "
@@ -112,16 +115,90 @@ def check_data_shapes(data: Mapping[str, JsonValue]) -> list[Finding]:
 def is_cacheable(ast_by_file: Mapping[str, JsonValue]) -> bool:
     """Whether no file reads a clock, a fact or anything else that changes between two equal questions.
 
-    Anything but a literal path below ``input.context`` counts as reading all of it.
+    Anything but a literal path below ``input.context`` counts as reading all of it. The library may read a clock in
+    rules that no policy uses: a policy that names one of them, or might, reads it too. An approval is part of the
+    question, so reading it changes nothing.
     """
-    for tree in ast_by_file.values():
-        for node, _ in _walk(tree, 0):
-            if _kind(node) != "ref":
-                continue
-            path = node["value"]
-            if _is_var(path[0], "input") and not _reads_only_steady(path[1:]):
-                return False
+    library = {file: tree for file, tree in ast_by_file.items() if file.startswith("lib/")}
+    unsteady = _unsteady_names(library.values())
+    if "decision" in unsteady:
+        return False
+    policies = (tree for file, tree in ast_by_file.items() if file not in library)
+    return all(_is_steady(tree) and not _may_name(tree, unsteady) for tree in policies)
+
+
+def _unsteady_names(library: Iterable[JsonValue]) -> frozenset[str]:
+    """The library's rules that read what changes, themselves or through another rule."""
+    mentioned: dict[str, set[str]] = {}
+    unsteady: set[str] = set()
+    for tree in library:
+        for rule in _rules(tree) if isinstance(tree, dict) else ():
+            name = str(rule["head"]["ref"][0]["value"])
+            mentioned.setdefault(name, set()).update(_words(rule))
+            if not _is_steady(rule):
+                unsteady.add(name)
+    while more := {name for name, words in mentioned.items() if name not in unsteady and words & unsteady}:
+        unsteady |= more
+    return frozenset(unsteady)
+
+
+def _is_steady(tree: JsonValue) -> bool:
+    for node, _ in _walk(tree, 0):
+        called = _call(node)
+        if called is not None and called[0] in _UNSTEADY_CALLS:
+            return False
+        if _kind(node) == "ref" and _is_var(node["value"][0], "input") and not _reads_only_steady(node["value"][1:]):
+            return False
     return True
+
+
+def _may_name(tree: JsonValue, unsteady: frozenset[str]) -> bool:
+    """Whether a policy names one of these rules of the library, or a rule that only a run can tell."""
+    if not unsteady or not isinstance(tree, dict):
+        return False
+    aliases = {"data": 0} | _library_aliases(tree)
+    for rule in _rules(tree):
+        if _words(rule) & unsteady:
+            return True
+        nodes = [node for node, _ in _walk(rule, 0)]
+        references = [node["value"] for node in nodes if _kind(node) == "ref"]
+        if any(_may_reach(path, aliases) for path in references):
+            return True
+        roots = {id(path[0]) for path in references}
+        if any(_kind(node) == "var" and node["value"] in aliases and id(node) not in roots for node in nodes):
+            return True  # handed on whole, under a name of its own
+    return bool(_words(tree.get("imports", [])) & unsteady)
+
+
+def _library_aliases(tree: Mapping[str, Any]) -> dict[str, int]:
+    """Names under which a file imports all data or the library, with how far into `data.tidegate` each is."""
+    found: dict[str, int] = {}
+    for entry in tree.get("imports", []):
+        path = [part.get("value") for part in entry.get("path", {}).get("value", [])]
+        if path == ["data"] or path == ["data", "tidegate"]:
+            found[str(entry.get("alias") or path[-1])] = len(path) - 1
+    return found
+
+
+def _may_reach(path: Sequence[Any], aliases: Mapping[str, int]) -> bool:
+    """Whether a reference leads into the library without saying where to."""
+    depth = aliases.get(path[0]["value"]) if _kind(path[0]) == "var" else None
+    if depth is None:
+        return False
+    steps = [step["value"] if _kind(step) == "string" else None for step in path[1:]]
+    if depth == 0:
+        if not steps or steps[0] is None:
+            return True
+        if steps[0] != "tidegate":
+            return False
+        steps = steps[1:]
+    return not steps or steps[0] is None
+
+
+def _words(tree: Any) -> set[str]:
+    """Every name and text in a tree."""
+    kinds = ("var", "string")
+    return {str(node["value"]) for node, _ in _walk(tree, 0) if _kind(node) in kinds}
 
 
 def string_literals(ast_by_file: Mapping[str, JsonValue]) -> list[str]:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 CACHE_SECONDS_MAX: Final = 3600
+LIBRARY_FOLDER: Final = "lib/"
 _LEFT_OUT: Final = frozenset({"time", "clock", "call"})
 _ENTRY_BYTES: Final = 256
 """What an entry costs beside its document."""
@@ -65,6 +67,11 @@ class _Entry:
 class _Tenant:
     entries: OrderedDict[bytes, _Entry] = field(default_factory=OrderedDict)
     size: int = 0
+
+
+def asks_for_caching(rego: Mapping[str, bytes]) -> bool:
+    """Whether any policy so much as mentions caching; where none does, keeping answers would be work for nothing."""
+    return any(b"cache" in raw for name, raw in rego.items() if not name.startswith(LIBRARY_FOLDER))
 
 
 def question_key(input_bytes: bytes) -> Key | None:

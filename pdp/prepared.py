@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from pdp.decided import ActiveBundle, Decided
-from pdp.decision_cache import DecisionCache, Instant, cache_seconds_of, question_key
+from pdp.decision_cache import DecisionCache, Instant, asks_for_caching, cache_seconds_of, question_key
 from pdp.documents import Decision, Effect, PolicyInput, Reason, encode_document, encode_input, parse_decision
 from pdp.errors import (
     DecisionRefused,
@@ -102,7 +102,7 @@ class PolicyPlane:
         async with self._loading:
             check_count(bundle.probes)
             policy = await self._prepared(bundle)
-            if bundle.cacheable:
+            if bundle.cacheable and asks_for_caching(bundle.rego):
                 policy = _Cached(policy, lambda: Instant(self._now(), self._seconds()))
             chains = bundle.data.get("chains")
             fresh = _InForce(ActiveBundle(bundle, policy.name), policy, chains if isinstance(chains, dict) else {})

@@ -307,6 +307,10 @@ CACHE = {
     "input[input.x] == 1": False,
     "count(input.context) == 1": False,
     "count(input) == 1": False,
+    'input.context.approval.state == "approved"': True,
+    "time.now_ns() > input.n": False,
+    'rand.intn("x", 2) == 1': False,
+    'http.send({"method": "GET", "url": "https://a.example"}).status_code == 200': False,
 }
 
 
@@ -330,6 +334,53 @@ def test_policy_is_cacheable_only_when_it_reads_nothing_that_changes(
 def test_policy_is_cacheable_by_what_it_imports_when(line: str, body: str, cacheable: bool, opa_path: Path) -> None:
     source = f"package policies.x\n\n{line}\n\nallow contains 1 if {body}\n"
     assert is_cacheable(Opa(opa_path).parse({POLICY: source.encode()})) is cacheable
+
+
+LIBRARY = {
+    "lib/tidegate/a.rego": b"""package tidegate
+
+decision := 1 if steady
+
+steady if input.subject.id == "x"
+
+late if input.context.clock.unix > 1
+
+after_hours if late
+
+early if not after_hours
+""",
+}
+USES = {
+    "a rule that reads no clock": ("", "tidegate.steady", True),
+    "a rule that reads the clock": ("", "tidegate.late", False),
+    "a rule that uses one which does": ("", "tidegate.early", False),
+    "its full name": ("", "data.tidegate.late", False),
+    "its name in brackets": ("", 'data["tidegate"]["late"]', False),
+    "a name that is computed": ("", "data.tidegate[input.name]", False),
+    "a package that is computed": ("", "data[input.name].late", False),
+    "all of the library": ("", "count(data.tidegate) == 1", False),
+    "all of data": ("", "count(data) == 1", False),
+    "other data by a name that is computed": ("", "data.limits[input.name] == 1", True),
+    "another name of the library": ("import data.tidegate as t", "t.late", False),
+    "a computed name below another name of the library": ("import data.tidegate as t", "t[input.name]", False),
+    "the library under a variable's name": ("", "{ l := tidegate; l[input.name] }", False),
+    "another name of the rule": ("import data.tidegate.late as l", "l", False),
+    "a steady rule under another name": ("import data.tidegate as t", "t.steady", True),
+}
+
+
+@pytest.mark.parametrize(("line", "body", "cacheable"), USES.values(), ids=USES.keys())
+def test_policy_is_cacheable_by_what_it_uses_of_the_library_when_it_names(
+    line: str, body: str, cacheable: bool, opa_path: Path
+) -> None:
+    source = f"package policies.x\n\nimport data.tidegate\n{line}\n\nallow contains 1 if {body}\n"
+    assert is_cacheable(Opa(opa_path).parse({POLICY: source.encode(), **LIBRARY})) is cacheable
+
+
+def test_nothing_is_cacheable_when_the_decision_itself_reads_the_clock(opa_path: Path) -> None:
+    library = {"lib/tidegate/a.rego": b"package tidegate\n\ndecision := 1 if late\n\nlate if input.context.time\n"}
+    source = b"package policies.x\n\nallow contains 1 if input.n == 1\n"
+    assert not is_cacheable(Opa(opa_path).parse({POLICY: source, **library}))
 
 
 def test_texts_of_a_policy_are_listed(opa_path: Path) -> None:

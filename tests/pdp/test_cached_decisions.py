@@ -42,6 +42,12 @@ class Counting:
         """Nothing to free."""
 
 
+def caching(**changed: Any) -> TrustedBundle:
+    """A bundle that may be cached and whose policy asks for it."""
+    files = {"policies/a/a.rego": b'package policies.a\n\ncache contains {"seconds": 60}\n'}
+    return bundle_of(b"", cacheable=True, files=files, **changed)
+
+
 class Clocks:
     """A wall clock, a steady one and a lease, set by hand."""
 
@@ -80,7 +86,7 @@ async def decided(plane: PolicyPlane, question: PolicyInput = QUESTION) -> tuple
 async def test_decision_is_given_again_to_an_equal_question(clocks: Clocks) -> None:
     engine = Counting(cache_seconds=60)
     plane = clocks.plane(engine)
-    await plane.load(bundle_of(b"", cacheable=True))
+    await plane.load(caching())
     first = await plane.decide(QUESTION)
     again = await plane.decide(asked(call="another", time_unix=QUESTION.time_unix + 5))
     assert (engine.asked, first.cached, again.cached) == (1, False, True)
@@ -92,7 +98,7 @@ async def test_decision_is_given_again_to_an_equal_question(clocks: Clocks) -> N
 async def test_decision_is_made_anew_for_another_question(clocks: Clocks) -> None:
     engine = Counting(cache_seconds=60)
     plane = clocks.plane(engine)
-    await plane.load(bundle_of(b"", cacheable=True))
+    await plane.load(caching())
     foreign = QUESTION.subject._replace(tenant="globex")
     for question in (QUESTION, asked(args={"n": 2}), asked(ticket="T9"), asked(subject=foreign)):
         assert (await decided(plane, question))[1] is False
@@ -105,6 +111,15 @@ async def test_decision_is_never_given_again_when_the_bundle_may_not_be_cached(c
     await plane.load(bundle_of(b""))
     assert [await decided(plane) for _ in range(3)] == [(Effect.ALLOW, False)] * 3
     assert engine.asked == 3
+
+
+async def test_decision_is_made_each_time_when_no_policy_mentions_caching(clocks: Clocks) -> None:
+    engine = Counting(cache_seconds=60)
+    plane = clocks.plane(engine)
+    silent = {"policies/a/a.rego": b"package policies.a", "lib/tidegate/a.rego": b"# cache"}
+    await plane.load(bundle_of(b"", cacheable=True, files=silent))
+    assert [(await decided(plane))[1] for _ in range(2)] == [False, False]
+    assert engine.asked == 2
 
 
 async def test_decision_is_malformed_when_it_asks_for_caching_that_the_bundle_may_not_have(clocks: Clocks) -> None:
@@ -128,7 +143,7 @@ async def test_decision_is_made_each_time_when_it(clocks: Clocks, effect: str, o
     engine = Counting(**obligations)
     engine.effect = effect
     plane = clocks.plane(engine)
-    await plane.load(bundle_of(b"", cacheable=True))
+    await plane.load(caching())
     assert [(await decided(plane))[1] for _ in range(2)] == [False, False]
     assert engine.asked == 2
 
@@ -136,7 +151,7 @@ async def test_decision_is_made_each_time_when_it(clocks: Clocks, effect: str, o
 async def test_decision_is_made_anew_when_its_time_is_over(clocks: Clocks) -> None:
     engine = Counting(cache_seconds=60)
     plane = clocks.plane(engine)
-    await plane.load(bundle_of(b"", cacheable=True))
+    await plane.load(caching())
     said = []
     for seconds in (0.0, 59.9, 0.1, 59.0):
         clocks.pass_seconds(seconds)
@@ -146,7 +161,7 @@ async def test_decision_is_made_anew_when_its_time_is_over(clocks: Clocks) -> No
 
 async def test_kept_decision_counts_for_nothing_when_the_lease_has_ended(clocks: Clocks) -> None:
     plane = clocks.plane(Counting(cache_seconds=60))
-    await plane.load(bundle_of(b"", cacheable=True))
+    await plane.load(caching())
     await plane.decide(QUESTION)
     clocks.leased = False
     with pytest.raises(PolicyStale):
@@ -155,7 +170,7 @@ async def test_kept_decision_counts_for_nothing_when_the_lease_has_ended(clocks:
 
 async def test_kept_decision_counts_for_nothing_when_the_bundle_has_expired(clocks: Clocks) -> None:
     plane = clocks.plane(Counting(cache_seconds=60))
-    await plane.load(bundle_of(b"", cacheable=True, expires_at=1030))
+    await plane.load(caching(expires_at=1030))
     await plane.decide(QUESTION)
     clocks.pass_seconds(30)
     with pytest.raises(PolicyStale):
@@ -165,9 +180,9 @@ async def test_kept_decision_counts_for_nothing_when_the_bundle_has_expired(cloc
 async def test_kept_decision_counts_for_nothing_when_another_bundle_is_in_force(clocks: Clocks) -> None:
     engine = Counting(cache_seconds=60)
     plane = clocks.plane(engine)
-    await plane.load(bundle_of(b"", cacheable=True))
+    await plane.load(caching())
     await plane.decide(QUESTION)
-    await plane.load(bundle_of(b"", cacheable=True, revision="r2", digest="sha256:" + "1" * 64))
+    await plane.load(caching(revision="r2", digest="sha256:" + "1" * 64))
     assert await decided(plane) == (Effect.ALLOW, False)
     assert engine.asked == 2
 
@@ -175,7 +190,7 @@ async def test_kept_decision_counts_for_nothing_when_another_bundle_is_in_force(
 async def test_kept_decision_is_no_other_subjects(clocks: Clocks) -> None:
     engine = Counting(cache_seconds=60)
     plane = clocks.plane(engine)
-    await plane.load(bundle_of(b"", cacheable=True))
+    await plane.load(caching())
     subject: SubjectFacts = QUESTION.subject
     for changed in (subject, subject._replace(id="other"), subject._replace(roles=("x",)), subject._replace(acr="phr")):
         assert (await decided(plane, asked(subject=changed)))[1] is False

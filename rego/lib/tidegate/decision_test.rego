@@ -276,3 +276,31 @@ test_one_target_with_two_fallbacks_is_malformed if {
 	}}})
 	codes(decision) == ["decision_malformed"]
 }
+
+# --- giving a decision again
+
+test_permissions_are_kept_for_the_shortest_time_asked_for if {
+	rules := {"allow": {reader}, "cache": {{"seconds": 60}, {"seconds": 5}}}
+	decide({"crm": rules}).obligations == {"cache_seconds": 5}
+	decide({"crm": rules, "common": {"cache": {{"seconds": 2}}}}).obligations == {"cache_seconds": 2}
+}
+
+test_other_packages_do_not_ask_for_caching if {
+	decide({"crm": {"allow": {reader}}, "mail": {"cache": {{"seconds": 60}}}}).obligations == {}
+}
+
+test_nothing_but_a_plain_permission_is_kept if {
+	every rules in [{"deny": {"no"}}, {"require_hitl": {hold}}, {"throttle": {throttle}}, {"route": {route}}] {
+		decision := decide({"crm": object.union(rules, {"allow": {reader}, "cache": {{"seconds": 60}}})})
+		not decision.obligations.cache_seconds
+	}
+	decide({"crm": {"cache": {{"seconds": 60}}}}).effect == "DENY"
+}
+
+test_nothing_is_kept_when_an_element_has_another_form if {
+	every odd in [{"seconds": 0}, {"seconds": 3601}, {"seconds": 1.5}, {"seconds": "60"}, {"secnds": 60}, {}, "60", 60, true] {
+		decision := decide({"crm": {"allow": {reader}, "cache": {{"seconds": 60}, odd}}})
+		decision.effect == "ALLOW"
+		decision.obligations == {}
+	}
+}

@@ -65,6 +65,12 @@ well_formed_redaction(element) if {
 	startswith(element.response, "$")
 }
 
+well_formed_cache(element) if {
+	is_object(element)
+	object.keys(element) == {"seconds"}
+	whole_between(element.seconds, 1, 3600)
+}
+
 gives_reason(element) if {
 	is_object(element)
 	text(element.code)

@@ -51,6 +51,22 @@ obligation["response"] := {"redact": paths} if {
 	count(paths) > 0
 }
 
+# How long a permission may be given again to an equal question: the shortest that is asked for, and only where every
+# element has its form, so that a mistake keeps nothing.
+obligation["cache_seconds"] := min(cache_terms) if {
+	effect == "ALLOW"
+	count(cache_terms) > 0
+	every element in cache_demands {
+		well_formed_cache(element)
+	}
+}
+
+cache_terms := {element.seconds | some element in cache_demands}
+
+cache_demands contains element if some element in data.policies.common.cache
+
+cache_demands contains element if some element in data.policies[input.resource.properties.connector].cache
+
 route_terms contains {"target": held.element.target, "fallback": object.get(held.element, "fallback", [])} if {
 	some held in routes
 }
