@@ -39,6 +39,7 @@ from gateway.export.exporter import DecisionLogExporter
 from gateway.export.starting_client import make_exporters
 from gateway.flow.driver import Services
 from gateway.flow.switches import POLL_SECONDS, SwitchBoard
+from gateway.ledger.outcomes_driver import OutcomeKeeper, Told
 from gateway.ledger.record import RecordDraft
 from gateway.ledger.recovery_client import recover_open_intents
 from gateway.ledger.writer import LedgerWriter
@@ -270,6 +271,7 @@ class Gate:
         await services.pools.close()
         await self._running.assembly.keys.close()
         await services.policy.close()
+        await services.outcomes.close()
         await services.writer.close()
         await services.store.close()
         if self.owner is not None:
@@ -387,7 +389,7 @@ async def _started(
     engine = await asyncio.to_thread(_engine, config, keys.key("_gate", "record-hmac"))
     policy = PolicyPlane(engine, lease=bundles.holds)
     merged = await _first_policy(config, policy, engine, bundles)
-    services = _services(config, (store, writer), policy, keys, pools)
+    services = _services(config, (store, writer), policy, keys, pools, lines)
     assembly: Assembly = await asyncio.to_thread(build_assembly, config, merged, services.pools)
     await assembly.keys.start()
     await services.switches.refresh(store)
@@ -430,9 +432,16 @@ def _services(
     policy: PolicyPlane,
     keys: TenantKeys,
     pools: UpstreamPools,
+    lines: LineLog,
 ) -> Services:
     store, writer = ledger
     limits = config.document.limits
+    metrics = Metrics()
+
+    def told(said: Told) -> None:
+        metrics.outcomes_waiting.set(said.waiting)
+        lines.line(EVENT_GATE, said._asdict())
+
     approvals = ApprovalService(
         store,
         writer,
@@ -449,5 +458,6 @@ def _services(
         pools=pools,
         tickets=TicketBook(secrets.token_bytes),
         switches=SwitchBoard(),
-        metrics=Metrics(),
+        metrics=metrics,
+        outcomes=OutcomeKeeper(writer, tell=told),
     )

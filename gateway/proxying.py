@@ -85,11 +85,15 @@ class CallRunner:
         started = monotonic()
         outcome: Finished | Refusal
         self._begin()
+        flow = api_flow(api, trace, self._context())
         try:
-            end = await driver.run(api_flow(api, trace, self._context()))
+            end = await driver.run(flow)
             outcome = end if isinstance(end, Finished) else refusal("upstream_failed", "the answer cannot be held")
         except Refusal as refused:
             outcome = refused
+        except BaseException:
+            driver.give_up(flow)
+            raise
         finally:
             self._end()
             await driver.close()
@@ -141,6 +145,7 @@ class CallRunner:
             self.settled(trace, refused.code, refused.status, monotonic() - started)
             return self._refused(refused, trace, preferred)
         except BaseException:
+            driver.give_up(flow)
             await driver.close()
             raise
         headers = call_headers(trace)

@@ -125,8 +125,8 @@ def _record_outcome(
     if followed:
         effects.append(SaveCall(call_row(call, trace, "done", code=None, status=answer.status)))
     draft = recorder.draft("outcome" if trace.intended else "call", status=answer.status, response=answer.body)
+    trace.settled = True  # from here on the outcome is kept until it is durable, whatever the caller hears
     yield AppendRecord(draft, tuple(effects), after_side_effect=True)
-    trace.settled = True
 
 
 def _stream(
@@ -139,7 +139,7 @@ def _stream(
 ) -> Flow[Finished]:
     """Pass an answer on as it comes, between its two records."""
     rewritten = expect((yield RewriteAnswer(call, began.headers, b"")), AnswerRewritten)
-    yield AppendRecord(recorder.draft("response_began", status=began.status), after_side_effect=True)
+    yield AppendRecord(recorder.draft("response_began", status=began.status))
     headers: HeaderPairs = rewritten.headers
     yield BeginStream(began.status, headers)
     relayed = expect((yield RelayAnswer(prefix, call.action.response_max_bytes)), AnswerRelayed)
@@ -149,12 +149,11 @@ def _stream(
         effects = (SettleKey(call.log, scope.scope, call.call_id, "done"),)
     extra = {"response": {"sha256": relayed.sha256, "length": relayed.length}, "cut": relayed.cut}
     draft = recorder.draft("outcome" if trace.intended else "call", status=began.status, code=code, extra=extra)
+    trace.settled = True
     try:
         yield AppendRecord(draft, effects, after_side_effect=True)
     except Refusal:
-        trace.settled = True
         yield EndStream(complete=False)
         raise
-    trace.settled = True
     yield EndStream(complete=relayed.cut is None)
     return Finished(began.status, headers, b"", code=code or "", effect=trace.effect, streamed=True)

@@ -78,7 +78,11 @@ class AwaitApproval(NamedTuple):
 
 
 class AppendRecord(NamedTuple):
-    """Make a record and its effects durable. → RecordAppended"""
+    """Make a record and its effects durable. → RecordAppended
+
+    `after_side_effect`: it says how something ended that has already begun, so it is never given up: if it cannot be made
+    durable now, the flow hears so and the driver goes on trying.
+    """
 
     draft: RecordDraft
     effects: tuple[StoreEffect, ...] = ()

@@ -124,8 +124,8 @@ def record_failure(
         effects.append(SaveCall(call_row(call, trace, state, code=refused.code, status=None)))
     kind = "outcome" if trace.intended else "call"
     draft = recorder.draft(kind, code=refused.code)  # type: ignore[arg-type]
-    yield AppendRecord(draft, tuple(effects), after_side_effect=trace.sent)
     trace.settled = True
+    yield AppendRecord(draft, tuple(effects), after_side_effect=trace.sent or trace.intended)
 
 
 def _settle(call: GovernedCall, scope: KeyScope, result: str) -> SettleKey:

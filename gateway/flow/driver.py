@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from asyncio import sleep
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
@@ -35,6 +36,7 @@ from gateway.flow import commands as c
 from gateway.flow import events as e
 from gateway.flow.switches import SwitchBoard
 from gateway.flow.values import Finished, GovernedCall, Trace
+from gateway.ledger.outcomes_driver import OutcomeKeeper
 from gateway.ledger.record import RecordMalformed
 from gateway.ledger.writer import LedgerUnavailable, LedgerWriter
 from gateway.operations.metrics import Metrics
@@ -43,6 +45,7 @@ from gateway.watching import Asked, DecisionWatch
 from pdp.errors import EngineFailed, PdpError
 from pdp.prepared import PolicyPlane
 
+GIVING_UP_STEPS_MAX = 8
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -69,6 +72,7 @@ class Services:
     tickets: TicketBook
     switches: SwitchBoard
     metrics: Metrics
+    outcomes: OutcomeKeeper
     clock: Callable[[], float] = time
     watch: DecisionWatch = field(default_factory=DecisionWatch)
 
@@ -202,7 +206,8 @@ class CallDriver:
         started, effects = monotonic(), command.effects
         if self._asked is not None:
             effects, self._asked = (*effects, *self._services.watch.kept(self._asked, command.draft)), None
-        appended = await self._services.writer.append(command.draft, effects=effects)
+        ledger = self._services.outcomes if command.after_side_effect else self._services.writer
+        appended = await ledger.append(command.draft, effects=effects)
         self._services.metrics.observe_append(monotonic() - started)
         return e.RecordAppended(appended.seq)
 
@@ -394,6 +399,18 @@ class CallDriver:
     async def _close_response(self, *, discard: bool) -> None:
         if self._response is not None:
             await self._response.close(discard=discard)
+
+    def give_up(self, flow: e.Flow[Finished]) -> None:
+        """The call is cancelled: if its intent is durable, what is known of its end is recorded behind its back."""
+        if not self._trace.intended or self._trace.settled:
+            return
+        event: e.Event | None = None
+        with suppress(Refusal, StopIteration):
+            for _ in range(GIVING_UP_STEPS_MAX):
+                command = flow.throw(refusal("outcome_unknown")) if event is None else flow.send(event)
+                if isinstance(command, c.AppendRecord):
+                    self._services.outcomes.record(command.draft, command.effects)
+                event = e.DONE
 
     async def close(self) -> None:
         """Give up whatever is still held; an exchange that did not end is discarded."""

@@ -97,7 +97,11 @@ class LedgerWriter:
         self._refusing = None
 
     async def append(self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = ()) -> Appended:
-        """Make a record and its effects durable, both or neither.
+        """Make a record and its effects durable, both or neither. Errors: those of `submit` and of its future."""
+        return await self.submit(record, effects=effects)
+
+    def submit(self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = ()) -> asyncio.Future[Appended]:
+        """Hand a record and its effects over; the future says when both are durable, or why neither is.
 
         Errors: `LedgerUnavailable`; `StoreConflict` for an effect that does not fit; `RecordMalformed`; `GateMisuse`
         for an effect of another log or an answer above its bound.
@@ -112,7 +116,7 @@ class LedgerWriter:
         future: asyncio.Future[Appended] = self._loop.create_future()
         self._outstanding += 1
         self._queue.put(_Waiting(item, future))
-        return await future
+        return future
 
     @property
     def healthy(self) -> bool:

@@ -97,6 +97,9 @@ class Metrics:
         self.bundle_sequence = Gauge("tidegate_bundle_sequence", "Sequence of the active bundle.", registry=make)
         self.engine_errors = Counter("tidegate_engine_errors", "Decisions the engine failed.", registry=make)
         self.ledger_unflushed = Gauge("tidegate_ledger_unflushed", "Records waiting to be durable.", registry=make)
+        self.outcomes_waiting = Gauge(
+            "tidegate_ledger_outcomes_waiting", "Outcomes that could not be recorded yet.", registry=make
+        )
         self.approvals_created = Counter("tidegate_approvals_created", "Approvals opened.", registry=make)
         self.approvals_pending = Gauge("tidegate_approvals_pending", "Callers held right now.", registry=make)
         self.votes = Counter(

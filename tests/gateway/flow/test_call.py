@@ -394,10 +394,12 @@ def test_answer_does_not_leave_when_it_holds_a_secret() -> None:
 
 
 def test_answer_does_not_leave_when_its_outcome_cannot_be_recorded() -> None:
-    played = _sent_write(BEGAN, READ, REWRITTEN, refusal("ledger_unavailable"), RECORDED)
+    played = _sent_write(BEGAN, READ, REWRITTEN, refusal("ledger_unavailable"))
     assert played.refused is not None
     assert played.refused.code == "ledger_unavailable"
     assert played.finished is None
+    assert played.all_of(c.AppendRecord)[-1].after_side_effect
+    assert played.trace.settled
 
 
 def _stream(*end: Answer) -> Played:
