@@ -18,9 +18,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.bundle_config import Bundle, check_bundles
+from gateway.envoy.settings import ExtAuthz
 from gateway.export.settings import DecisionLog, check_decision_logs
 from gateway.hosts import own_hosts, with_port
-from gateway.envoy.settings import ExtAuthz
 from gateway.policy_settings import Records, Shadow
 
 ENVIRONMENT_PREFIX = "TIDEGATE_CONFIG__"
