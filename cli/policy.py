@@ -34,6 +34,7 @@ from cli.policy_source import (
     read_questions,
 )
 from gateway.edge.identity import Subject
+from gateway.edge.problem import refusal
 from gateway.errors import GateError, Refusal
 from gateway.simulation import TypedCall, plan_of, typed_question
 from pdp.aside import AsidePolicy
@@ -138,7 +139,7 @@ def _typed_document(bundle: OfflineBundle, typed: Typed) -> dict[str, Any]:
     manifests = load_manifests(bundle.content.data)
     manifest = manifests.get(name) or manifests.get(typed.action.partition(".")[0])
     if manifest is None:
-        fail("unclassified", f"the bundle has no connector {name!r}; it has {', '.join(sorted(manifests))}")
+        raise refusal("unclassified", f"the bundle has no connector {name!r}; it has {', '.join(sorted(manifests))}")
     who = typed.subject
     subject = Subject(
         id=who.get("id", "simulated"),
