@@ -114,8 +114,9 @@ class Gate:
         return self._running
 
     async def listen(self) -> None:
-        """Open the listeners. Raises `OSError` when a port is taken."""
+        """Open the listeners. Raises `OSError` when a port is taken, `GateMisuse` for a collector's unreadable token."""
         config = self._running.assembly.config
+        exporters = await asyncio.to_thread(make_exporters, self._running, self._log)
         listen = config.document.listen
         host, port = config.endpoint(listen.gate)
         self._running.gate_hosts = config.hosts(listen.gate, port)
@@ -132,8 +133,8 @@ class Gate:
             self.metrics_port = server.port
         self._door = await open_door(self._running, self._runner)
         self._tasks.append(asyncio.create_task(self._watch(), name="gate-watch"))
-        self._exporters = await asyncio.to_thread(make_exporters, self._running, self._log)
-        for exporter in self._exporters:
+        self._exporters = exporters
+        for exporter in exporters:
             exporter.start()
         self._bundles.follow(self._install, self._say_bundle_fault)
         _calm_collector()

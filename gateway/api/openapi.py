@@ -23,6 +23,10 @@ _OPERATIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("get", "/v1/switches/{scope}", "One switch", (200,)),
     ("put", "/v1/switches/{scope}", "Set a kill switch", (200,)),
     ("delete", "/v1/switches/{scope}", "Clear a kill switch", (200,)),
+    ("post", "/v1/opa/logs", "Hand in an OPA's decision log, gzip or not", (204,)),
+    ("post", "/v1/opa/logs/{partition}", "The same for a partition", (204,)),
+    ("post", "/v1/opa/status", "Hand in an OPA's status", (204,)),
+    ("post", "/v1/opa/status/{partition}", "The same for a partition", (204,)),
 )
 _BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/calls"): {

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from tests.e2e.collectors import Collector, until
-from tests.e2e.harness import GateProcess, StandIns, edit_config, init_directory, point_at_stand_ins, read_config
+from tests.e2e.harness import (
+    GateProcess,
+    StandIns,
+    StartFailed,
+    edit_config,
+    init_directory,
+    point_at_stand_ins,
+    read_config,
+)
 from tests.gateway.api.test_v1 import INCIDENT, INCIDENTS, send
 
 
@@ -125,6 +133,8 @@ def test_calls_are_answered_when_the_collector_never_is(directory: Path, collect
         until(lambda: "decision_log_failed" in gate.log.read_text(), "a line in the log")
         lines = [line for line in gate.log.read_text().splitlines() if "decision_log_failed" in line]
         assert all(collector.token not in line for line in lines)
+        edit_config(directory, {"decision_logs": []})
+        assert not gate.reload(), "the section takes effect at a start"
     assert collector.decisions == []
 
 
@@ -161,3 +171,23 @@ def test_everything_is_erased_when_a_mask_fails(directory: Path, collector: Coll
     assert event["erased"] == ["/"]
     assert "bot-77" not in str(event)
     assert "input" not in event
+
+
+def test_gate_does_not_start_when_a_collectors_token_cannot_be_read(directory: Path) -> None:
+    (directory / "keys" / "collector.secret").unlink()
+    with pytest.raises(StartFailed, match="secret_missing"):
+        GateProcess.spawn(directory)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"token": "inline-secret"}, {"service": "http://collector.example"}, {"allow_addresses": ["nowhere"]}],
+    ids=["an inline secret", "an address without TLS", "an unknown class of addresses"],
+)
+def test_gate_does_not_start_when_the_section_has(
+    directory: Path, collector: Collector, changed: dict[str, Any]
+) -> None:
+    edit_config(directory, {"decision_logs": [section(collector, **changed)]})
+    with pytest.raises(StartFailed) as failed:
+        GateProcess.spawn(directory)
+    assert "inline-secret" not in str(failed.value)
