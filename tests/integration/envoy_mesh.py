@@ -121,13 +121,24 @@ class Service:
             protocol_version = "HTTP/1.1"
 
             def _any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                body = self._chunks() if "Transfer-Encoding" in self.headers else self._measured()
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 service.seen.append((self.command, self.path, headers, body))
                 self.send_response(200)
                 self.send_header("Content-Length", "2")
                 self.end_headers()
                 self.wfile.write(b"ok")
+
+            def _measured(self) -> bytes:
+                return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+
+            def _chunks(self) -> bytes:
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
 
             do_GET = do_PUT = do_POST = do_DELETE = _any
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from gateway.envoy.settings import ExtAuthz
 from tests.e2e.calling import logged, recorded, until
-from tests.e2e.harness import GateProcess, edit_config, free_port, init_directory, tidegate
+from tests.e2e.harness import ROOT, GateProcess, edit_config, free_port, init_directory, tidegate
 from tests.e2e.raw import Answer, exchange, request
-from tests.integration.envoy_mesh import BODY_MAX_BYTES, HOST, Service, envoy_before, mesh_directory
+from tests.integration.envoy_mesh import BODY_MAX_BYTES, HOST, Service, bootstrap, envoy_before, mesh_directory
 
 NOTE = "/api/notes/a1"
 TEXT = b'{"text":"hello"}'
@@ -162,6 +165,7 @@ def test_mesh_forwards_a_chunked_body_when_it_came_whole(mesh: Mesh) -> None:
     )
     chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(TEXT), TEXT)
     assert exchange(mesh.url, head.encode(), chunks, hold_open=True).status == 200
+    assert mesh.service.seen[-1][3] == TEXT
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -198,6 +202,31 @@ def test_mesh_is_closed_while_the_gate_is_gone(tmp_path: Path, directory: Path, 
         assert len(service.seen) == before
         with GateProcess.start(own):
             until("Envoy asks again", lambda: mesh.call("GET", NOTE).status == 200 or None)
+
+
+def _documented() -> list[Any]:
+    """The YAML blocks of docs/envoy.md."""
+    text = (ROOT / "docs" / "envoy.md").read_text(encoding="utf-8")
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_guide_configures_envoy_as_it_is_tried_here() -> None:
+    _, _, [documented], per_route = _documented()
+    listener = bootstrap(1, 2, "unix:x")["static_resources"]["listeners"][0]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    tried = manager["http_filters"][0]["typed_config"]
+    written = documented["typed_config"]
+    for name in ("@type", "transport_api_version", "failure_mode_allow", "encode_raw_headers"):
+        assert written[name] == tried[name]
+    assert written["with_request_body"] == tried["with_request_body"] | {"max_request_bytes": 1 << 20}
+    route = manager["route_config"]["virtual_hosts"][0]["routes"][0]
+    assert per_route["typed_per_filter_config"] == route["typed_per_filter_config"]
+
+
+def test_guide_configures_the_door_as_it_is_read() -> None:
+    gate, remote, *_ = _documented()
+    assert ExtAuthz.model_validate(gate["listen"]["ext_authz"]).is_local
+    assert ExtAuthz.model_validate(remote).tls is not None
 
 
 def test_gate_logs_the_call_when_envoy_carries_it_out(mesh: Mesh) -> None:
