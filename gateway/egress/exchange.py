@@ -114,6 +114,11 @@ class UpstreamResponse:
         await self._exchange.finish(reusable=True)
         return body
 
+    def stop(self) -> None:
+        """Cut the answer here: whoever waits for its body gets `UpstreamFailed` now."""
+        if not self._payload.is_eof():
+            self._payload.set_exception(ClientPayloadError("the answer was stopped"))
+
     async def close(self, discard: bool = False) -> None:
         """Done with this answer; without its end having been read, or with `discard`, the connection is not reused."""
         await self._exchange.finish(reusable=not discard and self._payload.at_eof())

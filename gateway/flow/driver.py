@@ -7,7 +7,7 @@ stable codes; a streamed answer ends properly only when the flow says so. Runs i
 from __future__ import annotations
 
 import hashlib
-from asyncio import sleep
+from asyncio import create_task, sleep
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,6 +46,9 @@ from pdp.errors import EngineFailed, PdpError
 from pdp.prepared import PolicyPlane
 
 GIVING_UP_STEPS_MAX = 8
+GUARD_SECONDS = 1.0
+LONGEST_LIFE = "the stream reached its longest life"
+KILLED = "a kill switch ended the stream"
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -95,7 +98,7 @@ class StreamCut(ConnectionError):
 class CallDriver:
     """Drives one flow for one request. `request` is None where there is nobody to read a body from."""
 
-    __slots__ = ("_asked", "_detector", "_pieces", "_reach", "_request", "_response", "_services", "_trace")
+    __slots__ = ("_asked", "_detector", "_pieces", "_reach", "_request", "_response", "_services", "_stopped", "_trace")
 
     def __init__(self, services: Services, reach: Reach, trace: Trace, request: web.BaseRequest | None) -> None:
         self._services = services
@@ -105,6 +108,7 @@ class CallDriver:
         self._response: UpstreamResponse | None = None
         self._pieces: AsyncIterator[bytes] | None = None
         self._detector: LeakDetector | None = None
+        self._stopped = ""
         self._asked: Asked | None = None
 
     async def run(self, flow: e.Flow[Finished], event: e.Event | None = None) -> Finished | c.BeginStream | c.EndStream:
@@ -342,16 +346,19 @@ class CallDriver:
         if not isinstance(command, c.RelayAnswer):
             raise StreamCut("the flow began a stream and relays nothing")
         digest, length, cut = hashlib.sha256(), 0, None
+        guard = create_task(self._guard(), name="stream-guard")
         try:
             async for piece in self._relayed(command):
                 digest.update(piece)
                 length += len(piece)
                 yield piece
         except (UpstreamError, Refusal) as failed:
-            cut = failed.detail
+            cut = self._stopped or failed.detail
         except GeneratorExit:
             await self._end(flow, e.AnswerRelayed(length, digest.hexdigest(), "the caller closed the connection"))
             raise
+        finally:
+            guard.cancel()
         if not await self._end(flow, e.AnswerRelayed(length, digest.hexdigest(), cut)):
             raise StreamCut(cut or "the outcome could not be recorded")
 
@@ -375,15 +382,31 @@ class CallDriver:
             if command.max_bytes and length > command.max_bytes:
                 raise refusal("upstream_failed", "the answer is larger than this action allows")
             if monotonic() > deadline:
-                raise refusal("upstream_timeout", "the stream reached its longest life")
+                raise refusal("upstream_timeout", LONGEST_LIFE)
             if subject is not None and self._services.switches.covers(subject, self._trace):
-                raise refusal("killed", "a kill switch ended the stream")
+                raise refusal("killed", KILLED)
             allowed = detector.feed(piece)
             if allowed:
                 yield allowed
         rest = detector.finish()
         if rest:
             yield rest
+
+    async def _guard(self) -> None:
+        """End a stream on which nothing comes: what is checked with each piece is checked each second as well.
+
+        **Security**: page 12 rule 12: within 5 s, `POLL_SECONDS` of the switches included.
+        """
+        deadline = monotonic() + self._reach.stream_max_seconds
+        subject, switches = self._trace.subject, self._services.switches
+        while not self._stopped:
+            await sleep(GUARD_SECONDS)
+            if monotonic() > deadline:
+                self._stopped = LONGEST_LIFE
+            elif subject is not None and switches.covers(subject, self._trace):
+                self._stopped = KILLED
+        if self._response is not None:
+            self._response.stop()
 
     async def _end(self, flow: e.Flow[Finished], relayed: e.AnswerRelayed) -> bool:
         """Let the flow record the end; whether the answer may end properly."""

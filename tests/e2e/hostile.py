@@ -98,6 +98,11 @@ class HostileUpstream:
         link.sendall(_head(200, 1000) + b'{"result": [')
         self._ended.wait(HANG_SECONDS)
 
+    def _idle(self, link: socket.socket, line: str) -> None:
+        """One event, and then nothing more."""
+        link.sendall(_head(200, None, media_type="text/event-stream") + _chunk(b"data: first\n\n"))
+        self._ended.wait(HANG_SECONDS)
+
     def _cut(self, link: socket.socket, line: str) -> None:
         link.sendall(_head(200, 1000) + b'{"result": [')
 
@@ -158,6 +163,7 @@ _FAULTS: tuple[tuple[str, Callable[[HostileUpstream, socket.socket, str], None]]
     ("close", HostileUpstream._close),
     ("hang-in-body", HostileUpstream._hang_in_body),
     ("hang", HostileUpstream._hang),
+    ("idle", HostileUpstream._idle),
     ("cut-long-chunked", HostileUpstream._cut_long_chunked),
     ("cut-long", HostileUpstream._cut_long),
     ("cut-chunked", HostileUpstream._cut_chunked),

@@ -1,0 +1,110 @@
+"""A stream on which nothing comes ends within five seconds of a kill switch, and at its longest life (page 12, rule 12)."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.calling import LIST, call, host, recorded, until
+from tests.e2e.harness import GateProcess, edit_config, init_directory
+from tests.e2e.hostile import HostileUpstream
+from tests.e2e.raw import Answer, request
+
+CUT_WITHIN_SECONDS = 5.0
+LONGEST_LIFE_SECONDS = 12
+READ_SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def streaming(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GateProcess]:
+    """A gate in front of a service that says one thing and then nothing."""
+    directory = init_directory(tmp_path_factory.mktemp("streaming") / "gate")
+    with HostileUpstream.start() as upstream:
+        here = {"servicenow": {"base_url": f"http://127.0.0.1:{upstream.port}"}}
+        edit_config(directory, {"instances": here, "limits": {"stream_max_seconds": LONGEST_LIFE_SECONDS}})
+        with GateProcess.start(directory) as running:
+            yield running
+
+
+@contextmanager
+def _stream(gate: GateProcess, tenant: str) -> Iterator[tuple[socket.socket, bytes]]:
+    """An idle stream of a tenant, and what has come of it: its head and its first event."""
+    token = gate.token("listener", "triage", tenant=tenant)
+    parts = urlsplit(gate.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=READ_SECONDS) as link:
+        headers = {"Host": host(gate), "Authorization": f"Bearer {token}"}
+        link.sendall(request("GET", f"{LIST}/idle-1", headers))
+        begun = b""
+        while b"data: first" not in begun:
+            piece = link.recv(65536)
+            assert piece, begun
+            begun += piece
+        yield link, begun
+
+
+def _rest(link: socket.socket) -> bytes:
+    """Everything until the gate ends the connection."""
+    rest = b""
+    try:
+        while piece := link.recv(65536):
+            rest += piece
+    except ConnectionResetError:
+        pass
+    return rest
+
+
+def _call_id(begun: bytes) -> Answer:
+    lines = begun.decode("latin-1").split("\r\n")
+    named = next(line.partition(": ")[2] for line in lines if line.lower().startswith("tidegate-call:"))
+    return Answer(200, {"tidegate-call": named}, b"")
+
+
+def _cut(gate: GateProcess, begun: bytes) -> str | None:
+    last = recorded(gate, _call_id(begun))[-1]
+    return str(last["digests"]["cut"]) if last["kind"] == "call" else None
+
+
+SCOPES = ["tenant/killed", "tenant/killed/connector/servicenow", "tenant/killed/subject/listener"]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_idle_stream_ends_without_its_terminator_when_a_switch_is_set(streaming: GateProcess, scope: str) -> None:
+    operator = streaming.token("op", "operator", tenant="killed")
+    with _stream(streaming, "killed") as (link, begun):
+        switched = call(streaming, "PUT", f"/v1/switches/{scope}", {"reason": "drill"}, token=operator)
+        assert switched.status == 200
+        started = time.monotonic()
+        rest = _rest(link)
+        assert time.monotonic() - started < CUT_WITHIN_SECONDS
+    assert b"0\r\n\r\n" not in rest
+    assert call(streaming, "DELETE", f"/v1/switches/{scope}", token=operator).status == 200
+
+
+def test_idle_stream_goes_on_when_the_switch_is_another_tenants_and_ends_at_its_longest_life(
+    streaming: GateProcess,
+) -> None:
+    operator = streaming.token("op", "operator", tenant="killed")
+    with _stream(streaming, "acme") as (link, begun):
+        started = time.monotonic()
+        assert call(streaming, "PUT", "/v1/switches/tenant/killed", {"reason": "r"}, token=operator).status == 200
+        rest = _rest(link)
+        lived = time.monotonic() - started
+    assert CUT_WITHIN_SECONDS < lived < LONGEST_LIFE_SECONDS + CUT_WITHIN_SECONDS
+    assert b"0\r\n\r\n" not in rest
+    cut = until("the end is recorded", lambda: _cut(streaming, begun))
+    assert cut == "the stream reached its longest life"
+    assert call(streaming, "DELETE", "/v1/switches/tenant/killed", token=operator).status == 200
+
+
+def test_cut_stream_is_recorded_with_its_reason_when_a_switch_ended_it(streaming: GateProcess) -> None:
+    operator = streaming.token("op", "operator")
+    with _stream(streaming, "acme") as (link, begun):
+        assert call(streaming, "PUT", "/v1/switches/tenant/acme", {"reason": "r"}, token=operator).status == 200
+        _rest(link)
+    assert until("the end is recorded", lambda: _cut(streaming, begun)) == "a kill switch ended the stream"
+    assert call(streaming, "DELETE", "/v1/switches/tenant/acme", token=operator).status == 200
