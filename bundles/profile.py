@@ -36,7 +36,7 @@ _UNSTEADY_CALLS: Final = frozenset(
 
 _FRACTION: Final = (
     "OPA calculates fractions in binary and the module in decimal, so they may differ: calculate with whole numbers, "
-    "as counts, literals, sums of hundredths or round(x), and divide inside round, floor or ceil"
+    "as counts, literals, sums of hundredths or round(x), and divide inside round"
 )
 _HARMLESS: Final = frozenset({"declared", "data_index", "compared", "used"})
 
@@ -289,6 +289,8 @@ def _lint_call(
             yield Finding(file, row, "pattern_outside_profile", f"{operation} takes a literal, plain ASCII pattern")
     if operation == "replace" and not (len(arguments) > 1 and _is_text(arguments[1])):
         yield Finding(file, row, "empty_replace", "replace takes a literal, non-empty text to look for")
+    if operation == "indexof" and not (len(arguments) > 1 and _is_text(arguments[1])):
+        yield Finding(file, row, "empty_search", "indexof takes a literal, non-empty text to look for")
     if operation == "strings.replace_n" and not (arguments and _has_text_keys(arguments[0])):
         yield Finding(file, row, "empty_replace", "strings.replace_n takes literal, non-empty texts to look for")
     if restricting and operation in _FALLIBLE:

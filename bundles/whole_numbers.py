@@ -18,7 +18,7 @@ Path = tuple[str, ...]
 CALCULATING: Final = frozenset({"plus", "minus", "mul", "div", "rem", "sum", "product"})
 DEPTH_MAX: Final = 64
 
-_ROUNDING: Final = frozenset({"round", "ceil", "floor"})
+_ROUNDING: Final = frozenset({"round"})
 _WHOLE: Final = frozenset({"count", "indexof"}) | _ROUNDING
 _SELECTING: Final = frozenset({"max", "min", "abs"})
 _LISTS: Final = frozenset({"sort", "array.concat", "array.slice", "array.reverse", "array.flatten"})

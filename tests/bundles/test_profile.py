@@ -50,6 +50,8 @@ FOUND = {
     "a pattern names a class of letters": (r"regex.match(`\pL`, input.s)", "pattern_outside_profile"),
     "a pattern names a group": (r"regex.match(`(?P<n>a)`, input.s)", "pattern_outside_profile"),
     "replace looks for what input says": ('replace(input.s, input.t, "") == ""', "empty_replace"),
+    "indexof looks for nothing": ('indexof(input.s, "") == 0', "empty_search"),
+    "indexof looks for what input says": ("indexof(input.s, input.t) == 0", "empty_search"),
     "replace looks for nothing": ('replace(input.s, "", "x") == ""', "empty_replace"),
     "replace_n looks for nothing": ('strings.replace_n({"": "x"}, input.s) == ""', "empty_replace"),
     "replace_n takes its texts from input": ('strings.replace_n(input.m, input.s) == ""', "empty_replace"),
@@ -264,10 +266,10 @@ def test_data_is_clean_when_no_key_reads_as_a_number(key: str) -> None:
 
 
 FALLIBLE = {
-    "a deny divides": ("deny contains 1 if floor(1 / round(input.n)) == 1", ["fallible_restriction"]),
+    "a deny divides": ("deny contains 1 if round(1 / round(input.n)) == 1", ["fallible_restriction"]),
     "a hold reads a number": ("require_hitl contains 1 if to_number(input.n) > 1", ["fallible_restriction"]),
     "a redaction has a remainder": ("redact contains 1 if round(input.n) % 2 == 1", ["fallible_restriction"]),
-    "an allow divides": ("allow contains 1 if floor(1 / round(input.n)) == 1", []),
+    "an allow divides": ("allow contains 1 if round(1 / round(input.n)) == 1", []),
     "a helper divides": ("half := round(round(input.n) / 2)", []),
     "a deny adds": ("deny contains 1 if count(input.n) + 1 == 2", []),
 }
@@ -290,7 +292,7 @@ def test_findings_end_at_their_limit_when_there_are_more(count: int, opa_path: P
 
 
 def test_errors_are_kept_when_warnings_reach_the_limit_before_them(opa_path: Path) -> None:
-    rules = "".join(f"deny contains {number} if floor(1 / round(input.n)) == 1\n" for number in range(FINDINGS_MAX))
+    rules = "".join(f"deny contains {number} if round(1 / round(input.n)) == 1\n" for number in range(FINDINGS_MAX))
     source = f"package policies.x\n\n{rules}deny contains 1 if data.limits.list[input.i].a == 1\n"
     findings = lint(Opa(opa_path).parse({POLICY: source.encode()}), DATA)
     assert len(findings) == FINDINGS_MAX

@@ -58,7 +58,7 @@ PASSED = {
     "literals are multiplied": "60 * 60 * 24 > input.args.seconds",
     "an argument is rounded first": "round(input.args.price) * 100 > 435",
     "rounded elements are summed": "sum([round(x) | some x in input.args.prices]) > 5",
-    "whole numbers are divided and rounded": "floor(count(input.args) / 3) > 1",
+    "whole numbers are divided and rounded": "round(count(input.args) / 3) > 1",
     "the minute of the day is moved": "input.context.clock.minute_of_day - 60 > 480",
     "a variable holds a count": "x := count(input.args); x + 1 > 5",
     "a variable counts": "some x in numbers.range(0, 5); x + 1 > 5",

@@ -100,7 +100,7 @@ texts(values) if {
 
 whole_between(value, lowest, highest) if {
 	is_number(value)
-	floor(value) == value
+	round(value) == value
 	value >= lowest
 	value <= highest
 }
