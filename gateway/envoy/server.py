@@ -66,7 +66,7 @@ async def start_door(config: GatewayConfig, service: ExtAuthzService) -> Running
             ("grpc.max_concurrent_streams", STREAMS_MAX),
             ("grpc.max_metadata_size", METADATA_MAX_BYTES),
         ),
-        maximum_concurrent_rpcs=limits.calls_max,
+        maximum_concurrent_rpcs=2 * limits.calls_max,  # beyond `calls_max` the answer is a denial, this is the backstop
     )
     method = grpc.unary_unary_rpc_method_handler(_handler(service, door))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: method}),))
