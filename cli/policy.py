@@ -99,7 +99,12 @@ def simulate(
         _print_all(_bodies(input_file, call, typed), at, as_json)
         return
     if call:
-        fail("usage", "with --bundle a recorded call is decided by `policy replay`", status=EXIT_USAGE, as_json=as_json)
+        fail(
+            "usage",
+            "ask another bundle about a recorded call with `policy explain CALL --bundle FILE`",
+            status=EXIT_USAGE,
+            as_json=as_json,
+        )
     _offline(bundle, config, input_file, typed, as_json)
 
 

@@ -21,11 +21,11 @@ from cli.policy_source import (
     INPUT_OPTION,
     OfflineBundle,
     configured,
+    configured_bundle,
     needed_config,
     open_inputs,
     read_bundle,
     read_questions,
-    source_of,
 )
 from gateway.config import ConfigError, GatewayConfig
 from gateway.errors import GateError
@@ -72,7 +72,7 @@ def explain(
             question = dict(recorded.document)
         else:
             question = _one_question(input_file, as_json)
-        asked = read_bundle(bundle if bundle is not None else _source(found), found)
+        asked = read_bundle(bundle, found) if bundle is not None else _configured(found)
         document = _explained(asked, question)
     except (BundleError, PdpError, ConfigError, GateError, OSError) as failed:
         failed_offline(failed, as_json)
@@ -84,10 +84,10 @@ def explain(
         raise typer.Exit(EXIT_REFUSED)
 
 
-def _source(config: GatewayConfig | None) -> Path:
+def _configured(config: GatewayConfig | None) -> OfflineBundle:
     if config is None:
         raise BundleUnavailable("bundle_missing", "no bundle is named")
-    return source_of(config)
+    return configured_bundle(config)
 
 
 def _one_question(path: Path | None, as_json: bool) -> dict[str, Any]:

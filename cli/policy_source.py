@@ -21,6 +21,7 @@ from bundles.content import BundleContent, read_content
 from bundles.errors import BundleRefused, BundleUnavailable
 from cli.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
 from cli.token import read_config
+from gateway.bundle_config import Bundle
 from gateway.bundle_settings import merged_bundle, trusted_bundle
 from gateway.config import GatewayConfig
 from gateway.errors import GateMisuse
@@ -77,9 +78,18 @@ def read_bundle(path: Path, config: GatewayConfig | None) -> OfflineBundle:
     return OfflineBundle(read_content(files), f"sha256:{sha256_hex(raw)}", 0, False, fault)
 
 
+def configured_bundle(config: GatewayConfig) -> OfflineBundle:
+    """The configured bundle, or the one last fetched; raises ``BundleError`` and ``ConfigError``."""
+    return _merged(config, config.document.full_bundle)
+
+
 def _verified(path: Path, config: GatewayConfig) -> OfflineBundle:
-    full = config.document.full_bundle
-    trusted = trusted_bundle(config, full.model_copy(update={"source": f"file:{path.resolve()}"}), 0)
+    return _merged(config, config.document.full_bundle.model_copy(update={"source": f"file:{path.resolve()}"}))
+
+
+def _merged(config: GatewayConfig, full: Bundle) -> OfflineBundle:
+    """A verified bundle with the configured data bundles beside it."""
+    trusted = trusted_bundle(config, full, 0)
     beside = {part.name: trusted_bundle(config, part, 0) for part in config.document.bundles if part.data_only}
     merged = merged_bundle(config, {**beside, full.name: trusted})
     return OfflineBundle(merged, merged.digest, merged.sequence, True)
@@ -98,16 +108,6 @@ def needed_config(path: Path | None, *, as_json: bool) -> GatewayConfig:
     if config is None:
         fail("config_missing", "recorded calls are read by --config FILE", status=EXIT_USAGE, as_json=as_json)
     return config
-
-
-def source_of(config: GatewayConfig) -> Path:
-    """The file of the configured bundle; raises ``BundleUnavailable`` when it comes from a service."""
-    source = config.document.full_bundle.source
-    if not source.startswith("file:"):
-        raise BundleUnavailable(
-            "bundle_missing", "the configured bundle comes from a service; name a file with --bundle"
-        )
-    return config.file(source)
 
 
 def open_inputs(config: GatewayConfig, *, as_json: bool) -> OfflineInputs:

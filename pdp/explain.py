@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from bundles.content import BundleContent
 
 DEADLINE_SECONDS: Final = 60.0
-TRACE_MAX_BYTES: Final = 256 << 20
+TRACE_MAX_BYTES: Final = 64 << 20
+"""Reading it takes about ten times as much memory."""
 NEARLY_MAX_COUNT: Final = 50
 _QUERY: Final = "data.tidegate.decision"
 _TESTS: Final = "_test.rego"
