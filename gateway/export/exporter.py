@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
@@ -43,7 +43,7 @@ class Deliver(Protocol):
 
 
 class ExporterParts(NamedTuple):
-    """What an exporter works with; `chance` gives numbers from 0 to 1, `say` a line for the log."""
+    """What an exporter works with; `chance` gives numbers from 0 to 1, `say` a line for the log, `pause` waits seconds."""
 
     ledger: LedgerReads
     deliver: Deliver
@@ -51,6 +51,7 @@ class ExporterParts(NamedTuple):
     status: Callable[[str], dict[str, Any]]
     chance: Callable[[], float]
     say: Callable[[dict[str, object]], None]
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class DecisionLogExporter:
@@ -162,7 +163,7 @@ class DecisionLogExporter:
                 asked_for = failed.retry_after_seconds if isinstance(failed, DeliveryFailed) else None
                 wait = retry_seconds(failures, self._settings.retry_max_seconds, self._parts.chance(), asked_for)
                 self._failed(failed)
-            await asyncio.sleep(wait)
+            await self._parts.pause(wait)
 
     async def _report(self) -> None:
         while True:
@@ -170,7 +171,7 @@ class DecisionLogExporter:
                 await self.send_status()
             except DeliveryFailed as failed:
                 self._say(failed.code, failed.detail)
-            await asyncio.sleep(self._settings.status_seconds)
+            await self._parts.pause(float(self._settings.status_seconds))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A task that ends by itself met a bug; it says so, and the next start of the gate goes on at the cursor."""

@@ -114,6 +114,10 @@ def test_document_may_be_given_again_for(document: Any, seconds: int) -> None:
     assert cache_seconds_of(orjson.dumps(document)) == seconds
 
 
+def test_document_that_is_no_json_may_not_be_given_again() -> None:
+    assert cache_seconds_of(b"") == 0
+
+
 TIMES: dict[str, tuple[Instant, bool]] = {
     "at once": (NOW, True),
     "just before the end": (Instant(1009.9, 59.9), True),

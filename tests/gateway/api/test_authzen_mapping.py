@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.api.authzen_mapping import (
     CONNECTOR,
+    EVALUATIONS_MAX,
     KnownAction,
     MalformedQuestion,
     Question,
@@ -18,6 +19,7 @@ from gateway.api.authzen_mapping import (
     metadata,
     parse_evaluation,
     parse_evaluations,
+    refused_answer,
     settles,
 )
 from gateway.edge.identity import Subject
@@ -219,3 +221,68 @@ def test_metadata_offers_no_search() -> None:
     offered = metadata("https://pdp.example.com/gate")
     assert offered["policy_decision_point"] == "https://pdp.example.com/gate"
     assert not [name for name in offered if name.startswith("search_")]
+
+
+READS: dict[str, Any] = {
+    "subject": {"type": "user", "id": "ann"},
+    "action": {"name": "read"},
+    "resource": {"type": "message", "id": "m1"},
+}
+
+
+def several(**whole: Any) -> list[str]:
+    """What a batch asks, one line each: who does what to which, or what is wrong."""
+    asked = parse_evaluations(whole)
+    assert asked.several
+    return [
+        one.detail if isinstance(one, MalformedQuestion) else f"{one.subject.id} {one.action} {one.resource.id}"
+        for one in asked.questions
+    ]
+
+
+def test_batch_fills_in_whole_defaults() -> None:
+    asked = several(
+        **READS, evaluations=[{}, {"action": {"name": "write"}}, {"subject": {"type": "user", "id": "bob"}}]
+    )
+    assert asked == ["ann read m1", "ann write m1", "bob read m1"]
+
+
+def test_batch_keeps_faults_in_their_places() -> None:
+    asked = several(subject=READS["subject"], evaluations=[READS, {}, {**READS, "resource": {"type": "message"}}])
+    assert asked == ["ann read m1", "action is missing", "resource.id is missing"]
+
+
+@pytest.mark.parametrize("whole", [READS, {**READS, "evaluations": []}])
+def test_batch_is_a_single_question_without_a_list(whole: dict[str, Any]) -> None:
+    assert not parse_evaluations(whole).several
+
+
+WHOLE_FAULTS: dict[str, Any] = {
+    "a body that is text": "x",
+    "a list that is none": {**READS, "evaluations": 1},
+    "too many": {**READS, "evaluations": [{}] * (EVALUATIONS_MAX + 1)},
+    "an evaluation that is none": {**READS, "evaluations": [1]},
+    "a subject that is none": {**READS, "subject": 1, "evaluations": [{}]},
+    "an action without a name": {**READS, "action": {}, "evaluations": [{}]},
+    "a resource without an id": {**READS, "resource": {"type": "t"}, "evaluations": [{}]},
+    "a context that is none": {**READS, "context": 1, "evaluations": [{}]},
+    "options that are none": {**READS, "options": 1, "evaluations": [{}]},
+    "another semantic": {**READS, "options": {"evaluations_semantic": "x"}, "evaluations": [{}]},
+}
+
+
+@pytest.mark.parametrize("whole", WHOLE_FAULTS.values(), ids=WHOLE_FAULTS.keys())
+def test_batch_is_refused_as_a_whole_for(whole: Any) -> None:
+    with pytest.raises(MalformedQuestion):
+        parse_evaluations(whole)
+
+
+def test_arguments_are_refused_when_they_are_no_object() -> None:
+    with pytest.raises(MalformedQuestion):
+        document(question(action={"name": "x", "properties": {"arguments": []}}))
+
+
+def test_failure_is_answered_closed() -> None:
+    failed = refused_answer("malformed_request", "words", 400)
+    assert failed["decision"] is False
+    assert failed["context"] == {"reason": "malformed_request", "error": {"status": 400, "message": "words"}}

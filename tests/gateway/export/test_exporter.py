@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ class World:
         self.collector = MemoryCollector()
         self.directory = directory
         self.said: list[dict[str, object]] = []
+        self.waits: list[float] = []
+        self.turns: dict[object, int] = {}
+        self.turns_max = 0
+        self.tasks = 0
+        self.done = asyncio.Event()
+        self.heard = asyncio.Event()
 
     def exporter(self, **settings: Any) -> DecisionLogExporter:
         """A new process's exporter."""
@@ -33,9 +40,41 @@ class World:
         )
         cursor = CursorFile(self.directory / "exports" / "siem.json")
         parts = ExporterParts(
-            self.ledger, self.collector.post, cursor, lambda fault: {"fault": fault}, lambda: 0.0, self.said.append
+            self.ledger,
+            self.collector.post,
+            cursor,
+            lambda fault: {"fault": fault},
+            lambda: 1.0,
+            self.say,
+            self.pause,
         )
         return DecisionLogExporter(wanted, EventContext("main", {}, (), wanted.upload_max_bytes), parts)
+
+    def say(self, line: dict[str, object]) -> None:
+        """A line for the log."""
+        self.said.append(line)
+        self.heard.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Let each task go on at once for as many turns as the test wants; the test ends when all have had theirs."""
+        task = asyncio.current_task()
+        self.waits.append(seconds)
+        self.turns[task] = self.turns.get(task, 0) + 1
+        if self.turns[task] >= self.turns_max:
+            self.tasks -= 1
+            if not self.tasks:
+                self.done.set()
+            await asyncio.Event().wait()
+
+    async def follow(self, turns: int, **settings: Any) -> DecisionLogExporter:
+        """Let each task of a started exporter take so many turns."""
+        exporter = self.exporter(**settings)
+        self.turns_max, self.tasks = turns, 2 if settings["status_seconds"] else 1
+        exporter.start()
+        async with asyncio.timeout(20):
+            await self.done.wait()
+        await exporter.close()
+        return exporter
 
     def decide(self, *decisions: str) -> None:
         """Decisions reach the ledger."""
@@ -169,3 +208,60 @@ def test_cursor_is_read_again_as_it_was_written(tmp_path: Path) -> None:
     again = CursorFile(path)
     again.load()
     assert (again.position(LOG), again.position(("acme", "lab"))) == (Position(7, "ab"), Position(1, "cd"))
+
+
+async def test_exporter_waits_longer_after_each_failure_and_says_each_cause_once(world: World) -> None:
+    world.decide("d1")
+    full = DeliveryFailed("collector_status_503", "busy", retry_after_seconds=9.0)
+    world.collector.failures = [DOWN, DOWN, DOWN, full]
+    exporter = await world.follow(5, status_seconds=0, delay_seconds=7)
+    assert world.waits == [1.0, 2.0, 4.0, 9.0, 7.0]
+    assert [line.get("code", line["what"]) for line in world.said] == [
+        "collector_unreachable",
+        "collector_status_503",
+        "decision_log_resumed",
+    ]
+    assert (world.collector.decisions, exporter.fault, exporter.events) == (["d1"], "", 1)
+
+
+async def test_exporter_reports_while_decisions_cannot_leave(world: World) -> None:
+    world.decide("d1")
+    await world.follow(1, status_seconds=30)
+    assert sorted(world.waits) == [5.0, 30.0]
+    assert [path for path, _ in world.collector.documents] == ["/status"]
+
+
+async def test_exporter_goes_on_when_a_report_is_not_taken(world: World) -> None:
+    class Deaf(MemoryCollector):
+        async def post(self, path: str, body: bytes, *, compressed: bool) -> None:
+            if path == "/status":
+                raise DOWN
+            await super().post(path, body, compressed=compressed)
+
+    world.collector = Deaf()
+    world.decide("d1")
+    await world.follow(1, status_seconds=30)
+    assert world.collector.decisions == ["d1"]
+    assert [line["code"] for line in world.said] == ["collector_unreachable"]
+
+
+async def test_exporter_says_so_when_its_cursor_cannot_be_written(world: World) -> None:
+    world.decide("d1")
+    (world.directory / "exports").write_text("a file where the folder should be")
+    exporter = await world.follow(1, status_seconds=0)
+    assert exporter.fault == "cursor_unwritable"
+
+
+async def test_exporter_says_so_when_it_ends_by_a_bug(world: World) -> None:
+    class Broken(MemoryLedger):
+        async def logs(self) -> tuple[Any, ...]:
+            raise ZeroDivisionError
+
+    world.ledger = Broken()
+    exporter = world.exporter(status_seconds=0)
+    exporter.start()
+    async with asyncio.timeout(20):
+        await world.heard.wait()
+    await exporter.close()
+    assert exporter.fault == "exporter_ended"
+    assert "ZeroDivisionError" in str(world.said[0]["error"])
