@@ -29,6 +29,7 @@ REFUSED = [
     "io.jwt.decode_verify",
     "json.filter",
     "json.is_valid",
+    "json.marshal",
     "json.remove",
     "json.unmarshal",
     "net.cidr_contains",
