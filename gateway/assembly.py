@@ -104,7 +104,8 @@ def build_assembly(
         table, schemas = compiled[instance.connector]
         plans[name] = _plan(name, instance, manifest, (table, schemas), config)
         own_first = tuple(sorted(everywhere, key=lambda target: target.instance != name))
-        targets[name] = _target(name, instance, manifest, secrets, Rewriter(manifest, own_first), pools)
+        rewriter = Rewriter(manifest, own_first)
+        targets[name] = _target(name, instance, table, secrets, rewriter, pools)
     keys = _keys(config, pools)
     verifier = IdentityVerifier({i.issuer: issuer_policy(i) for i in document.identity.issuers}, keys)
     reach = Reach(verifier, keys, targets, _timeouts(config), document.limits.stream_max_seconds)
@@ -154,7 +155,7 @@ def _plan(
 def _target(
     name: str,
     instance: Instance,
-    manifest: ConnectorManifest,
+    table: ActionTable,
     secrets: SecretReader,
     rewriter: Rewriter,
     pools: UpstreamPools,
@@ -165,10 +166,10 @@ def _target(
         raise ConfigError("config_invalid", f"instances.{name}.allow_addresses: {error}") from error
     pool = UpstreamPool(allowed)
     injector = CredentialInjector(
-        manifest.auth, instance.credential, secrets, exchange=_token_exchange(pool), clock=monotonic
+        table.manifest.auth, instance.credential, secrets, exchange=_token_exchange(pool), clock=monotonic
     )
     fingerprint = hashlib.sha256(repr(sorted(instance.credential.items())).encode()).hexdigest()[:16]
-    return Target(instance.base_url.rstrip("/"), injector, fingerprint, allowed, rewriter)
+    return Target(instance.base_url.rstrip("/"), injector, fingerprint, allowed, rewriter, table)
 
 
 def _token_exchange(pool: UpstreamPool) -> TokenExchange:

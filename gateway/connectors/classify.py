@@ -20,6 +20,7 @@ from bundles.canonical import JsonValue
 from bundles.errors import BundleRefused
 from bundles.manifest import Action, ConnectorManifest, Match
 from gateway.edge.problem import refusal
+from gateway.errors import Refusal
 
 DEFAULT_PARAMETER_PATTERN = r"[A-Za-z0-9._~@:-]+"
 """What a path parameter may look like when the manifest does not say."""
@@ -239,6 +240,18 @@ class ActionTable:
         if found is None:
             raise refusal("unclassified", "this connector has no such action")
         return found
+
+    def taking_tickets(self, segments: Sequence[str]) -> frozenset[str]:
+        """The names of the actions whose caller is known by an upload ticket at the decoded path `segments`."""
+        found: set[str] = set()
+        for name, action in self._by_name.items():
+            if "ticket" in (action.caller_token or self._manifest.caller_token):
+                try:
+                    candidates = self.candidates(action.match.method, segments, ())
+                except Refusal:
+                    continue
+                found.update({name} & {entry.action.name for entry, _ in candidates.found})
+        return frozenset(found)
 
     def candidates(self, method: str, segments: Sequence[str], query: QueryPairs) -> Candidates:
         """What `method`, decoded `segments` and `query` leave over.

@@ -169,9 +169,16 @@ class CredentialInjector:
                 self._token = await self._fetch()
             return self._token
 
-    def forget(self) -> None:
-        """Drop a fetched token, after the service refused it; the next call fetches a new one."""
-        self._token = None
+    def forget(self, refused: Injected) -> bool:
+        """Drop a fetched token that the service refused, so that the next call fetches a new one.
+
+        True for a fetched one; a credential from the configuration has no other. One that was fetched since stays.
+        """
+        if self._static is not None:
+            return False
+        if self._token is refused:
+            self._token = None
+        return True
 
     async def _fetch(self) -> Injected:
         """**Source**: RFC 6749 §4.4 and §2.3.1."""

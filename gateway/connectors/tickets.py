@@ -17,6 +17,8 @@ from typing import Final
 from bundles.canonical import sha256_hex
 from gateway.edge.identity import Subject
 from gateway.edge.problem import refusal
+from gateway.edge.url import canonical_path
+from gateway.errors import Refusal
 
 TICKET_BYTES: Final = 32
 LIFETIME_SECONDS: Final = 600
@@ -26,13 +28,14 @@ OUTSTANDING_PER_TENANT_MAX: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class TicketClaim:
-    """What one ticket stands for. `subject` carries tenant and workspace; `path` is the upstream path, or None for any
-    path of the action; `issued_by_call` is the call whose answer carried the ticket."""
+    """What one ticket stands for. `subject` carries tenant and workspace; `actions` are those that take tickets at
+    `path`, the upstream path (more than one where a service lets its clients choose the method); `issued_by_call` is the
+    call whose answer carried the ticket."""
 
     subject: Subject
     instance: str
-    action: str
-    path: str | None
+    actions: frozenset[str]
+    path: str
     issued_by_call: str
     expires_at: float
 
@@ -59,19 +62,23 @@ class TicketBook:
     def __len__(self) -> int:
         return len(self._claims)
 
-    def issue(self, subject: Subject, *, instance: str, action: str, path: str | None, call: str, now: float) -> str:
-        """A new ticket (43 URL-safe characters) for `subject` on `instance` and `action`.
+    def issue(
+        self, subject: Subject, *, instance: str, actions: frozenset[str], path: str, call: str, now: float
+    ) -> str:
+        """A new ticket (43 URL-safe characters) for `subject` on `instance`, for one call to one of `actions` at `path`.
 
-        `action` may be ``""`` for whichever action of the instance takes tickets at `path`. It ends with the subject's
-        own token if that is earlier. Raises `Refusal` ``throttled`` when too many are outstanding.
+        It ends with the subject's own token if that is earlier. Raises `Refusal` ``throttled`` when too many are
+        outstanding, ``upstream_failed`` when no action takes it: the URL would lead nowhere.
         """
+        if not actions:
+            raise refusal("upstream_failed", "no action takes the upload URL in the answer")
         self._drop_expired(now)
         held = self._per_tenant.get(subject.tenant, 0)
         if len(self._claims) >= self._outstanding_max or held >= self._per_tenant_max:
             raise refusal("throttled", "too many upload tickets are outstanding")
         ticket = base64.urlsafe_b64encode(self._random_bytes(TICKET_BYTES)).rstrip(b"=").decode("ascii")
         expires_at = min(now + self._lifetime_seconds, float(subject.expires_at))
-        self._claims[_digest(ticket)] = TicketClaim(subject, instance, action, path, call, expires_at)
+        self._claims[_digest(ticket)] = TicketClaim(subject, instance, actions, path, call, expires_at)
         self._per_tenant[subject.tenant] = held + 1
         return ticket
 
@@ -90,8 +97,8 @@ class TicketBook:
             claim is None
             or now >= claim.expires_at
             or claim.instance != instance
-            or claim.action not in ("", action)
-            or claim.path not in (None, path)
+            or action not in claim.actions
+            or claim.path != path
         ):
             raise refusal("identity_invalid", "the upload ticket is not good for this call")
         return claim
@@ -110,6 +117,14 @@ class TicketBook:
             if now >= claim.expires_at:
                 del self._claims[digest]
                 self._release(claim)
+
+
+def upload_segments(path: str) -> tuple[str, ...]:
+    """The decoded segments of an upload URL's path. Raises `upstream_failed` where a request to it would be refused."""
+    try:
+        return canonical_path(path).segments
+    except Refusal as refused:
+        raise refusal("upstream_failed", "the upload URL in the answer has no single reading") from refused
 
 
 def _oldest(claims: dict[str, TicketClaim], count: int) -> list[tuple[str, TicketClaim]]:

@@ -61,13 +61,15 @@ def dispatch(
 def _attempts(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[AnswerBegan]:
     retry = call.plan.manifest.retry
     attempts = 1 if call.outbound.streamed else retry.max_attempts
+    renewed = False
     for attempt in range(1, attempts + 1):
         event = yield Dispatch(call, call.outbound)
         last = attempt == attempts
         if isinstance(event, AnswerBegan):
             trace.sent = True
-            if last or not _status_may_retry(call, event.status):
+            if last or not (_status_may_retry(call, event.status) or _may_renew(call, event, renewed=renewed)):
                 return event
+            renewed = renewed or event.renewable
             yield DropAnswer()
         else:
             failed = expect(event, DispatchFailed)
@@ -93,6 +95,11 @@ def _still_allowed(call: GovernedCall, trace: Trace, approval: Approval | None) 
 
 def _status_may_retry(call: GovernedCall, status: int) -> bool:
     return status == 429 or (call.action.idempotent and status in RETRY_STATUSES)
+
+
+def _may_renew(call: GovernedCall, event: AnswerBegan, *, renewed: bool) -> bool:
+    """Once more with another credential: only what may be sent again after an answer (page 12, rule 4)."""
+    return event.renewable and not renewed and call.action.idempotent
 
 
 def _failure_may_retry(call: GovernedCall, failed: DispatchFailed) -> bool:

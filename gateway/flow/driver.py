@@ -18,11 +18,12 @@ from aiohttp import web
 
 from gateway.approvals.model import ApprovalRefused
 from gateway.approvals.service import ApprovalService
+from gateway.connectors.classify import ActionTable
 from gateway.connectors.credentials import CredentialInjector, Injected
 from gateway.connectors.leaks import LeakDetector
 from gateway.connectors.outbound import check_answer_coding, inject, strip_response_headers
 from gateway.connectors.rewrite import Rewriter
-from gateway.connectors.tickets import TicketBook
+from gateway.connectors.tickets import TicketBook, upload_segments
 from gateway.edge.body import read_body, stream_body
 from gateway.edge.identity import IdentityVerifier
 from gateway.edge.jwks import JwksStore, identify
@@ -46,6 +47,7 @@ from pdp.errors import EngineFailed, PdpError
 from pdp.prepared import PolicyPlane
 
 GIVING_UP_STEPS_MAX = 8
+UNAUTHORIZED = 401
 GUARD_SECONDS = 1.0
 LONGEST_LIFE = "the stream reached its longest life"
 KILLED = "a kill switch ended the stream"
@@ -61,6 +63,7 @@ class Target:
     credential: str
     allowed: frozenset[AddressClass]
     rewriter: Rewriter
+    table: ActionTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +245,10 @@ class CallDriver:
         except Refusal as refused:
             return e.DispatchFailed("not_sent", refused.code, refused.detail)
         self._services.metrics.observe_stage("dispatch", monotonic() - started)
-        return await self._began(call, response, injected)
+        began = await self._began(call, response, injected)
+        if response.status == UNAUTHORIZED and target.injector.forget(injected):
+            return began._replace(renewable=True)
+        return began
 
     def _outbound_body(self, call: GovernedCall, headers: list[tuple[str, str]]) -> bytes | AsyncIterator[bytes] | None:
         outbound = call.outbound
@@ -253,7 +259,7 @@ class CallDriver:
             headers.append(("content-length", str(declared)))
         return _bounded(stream_body(self._request), call.action.arguments.body_max_bytes)
 
-    async def _began(self, call: GovernedCall, response: UpstreamResponse, injected: Injected) -> e.Event:
+    async def _began(self, call: GovernedCall, response: UpstreamResponse, injected: Injected) -> e.AnswerBegan:
         self._response, self._pieces = response, response.content
         self._detector = LeakDetector(injected.spellings)
         received = [(name.lower(), value) for name, value in response.headers]
@@ -323,9 +329,10 @@ class CallDriver:
 
     def _ticket_issuer(self, call: GovernedCall) -> Callable[[str, str], str]:
         def issue(instance: str, path: str) -> str:
+            actions = self._reach.targets[instance].table.taking_tickets(upload_segments(path))
             now = self._services.clock()
             return self._services.tickets.issue(
-                call.subject, instance=instance, action="", path=path, call=call.call_id, now=now
+                call.subject, instance=instance, actions=actions, path=path, call=call.call_id, now=now
             )
 
         return issue

@@ -65,12 +65,16 @@ class RecordAppended(NamedTuple):
 
 
 class AnswerBegan(NamedTuple):
-    """The upstream's status line and headers are here; hop-by-hop headers and cookies are already gone."""
+    """The upstream's status line and headers are here; hop-by-hop headers and cookies are already gone.
+
+    `renewable`: the service refused a fetched credential, and another one will be fetched for the next attempt.
+    """
 
     status: int
     headers: HeaderPairs
     length: int | None
     media_type: str
+    renewable: bool = False
 
 
 class DispatchFailed(NamedTuple):

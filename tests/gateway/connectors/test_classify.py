@@ -224,3 +224,20 @@ def test_every_shipped_action_is_found_by_its_own_template(connector: str) -> No
 def _example(loaded: ConnectorManifest, one: Action) -> tuple[str, ...]:
     template = compile_template(loaded.base_path, one.match.path, one.arguments.parameters)
     return tuple("7" if literal is None else literal for literal in template.literals)
+
+
+TICKETED = ActionTable(shipped("slack-upload"))
+
+
+def test_actions_taking_tickets_are_those_whose_template_fits_the_path() -> None:
+    both = {"slack-upload.file.send", "slack-upload.file.put"}
+    assert TICKETED.taking_tickets(_segments("/upload/v1/F1")) == both
+
+
+@pytest.mark.parametrize("path", ["/upload/v2/F1", "/upload/v1", "/", "/items/1"])
+def test_no_action_takes_tickets_when_the_path_fits_none(path: str) -> None:
+    assert TICKETED.taking_tickets(_segments(path)) == frozenset()
+
+
+def test_no_action_takes_tickets_when_the_manifest_has_none_that_does() -> None:
+    assert TABLE.taking_tickets(_segments("/api/items")) == frozenset()

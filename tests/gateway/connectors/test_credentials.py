@@ -234,7 +234,8 @@ async def test_oauth_token_is_fetched_again_after_it_was_refused() -> None:
     endpoint = _Endpoint()
     injector = _oauth(endpoint, _Clock())
     await injector.headers()
-    injector.forget()
+    used = await injector.headers()
+    assert injector.forget(used)
     assert (await injector.headers()).headers == (("authorization", "Bearer token-00000002"),)
 
 
@@ -284,3 +285,19 @@ def test_token_answer_is_refused_when_it_is_not_plain(raw: bytes) -> None:
 )
 def test_token_answer_gives_token_and_bounded_lifetime(raw: bytes, lifetime_seconds: int) -> None:
     assert read_token_answer(200, raw) == ("t", lifetime_seconds)
+
+
+async def test_oauth_keeps_a_token_that_was_fetched_after_the_refused_one() -> None:
+    injector = _injector({"kind": "oauth2_client_credentials"}, OAUTH, exchange=_Endpoint())
+    refused_one = await injector.headers()
+    assert injector.forget(refused_one)
+    fresh = await injector.headers()
+    assert injector.forget(refused_one)
+    assert await injector.headers() is fresh
+
+
+async def test_credential_of_the_configuration_has_no_other_when_it_is_refused() -> None:
+    injector = _injector({"kind": "none"}, {})
+    used = await injector.headers()
+    assert not injector.forget(used)
+    assert await injector.headers() is used

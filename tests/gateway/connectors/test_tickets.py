@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.connectors.tickets import LIFETIME_SECONDS, TICKET_BYTES, TicketBook
+from gateway.connectors.tickets import LIFETIME_SECONDS, TICKET_BYTES, TicketBook, upload_segments
 from gateway.errors import Refusal
 from tests.gateway.connectors.parts import NOW, refused, subject
 
@@ -18,7 +18,13 @@ def _book(**limits: int) -> TicketBook:
 
 
 def _issue(book: TicketBook, now: float = NOW, **changes: Any) -> str:
-    values: dict[str, Any] = {"instance": "files", "action": "files.send", "path": "/u/1", "call": "c1", "now": now}
+    values: dict[str, Any] = {
+        "instance": "files",
+        "actions": frozenset({"files.send"}),
+        "path": "/u/1",
+        "call": "c1",
+        "now": now,
+    }
     who = changes.pop("subject", subject())
     return book.issue(who, **(values | changes))
 
@@ -94,11 +100,29 @@ def test_ticket_ends_with_the_subjects_own_token() -> None:
     assert refused(lambda: _redeem(book, ticket, now=NOW + 60)).code == "identity_invalid"
 
 
-def test_ticket_for_any_action_and_path_is_still_bound_to_its_instance() -> None:
+def test_ticket_is_good_for_each_of_its_actions_and_for_no_other() -> None:
     book = _book()
-    open_ticket = _issue(book, action="", path=None)
-    assert _redeem(book, open_ticket, action="files.put", path="/u/9").action == ""
-    assert refused(lambda: _redeem(book, _issue(book, action="", path=None), instance="other")).code
+    both = frozenset({"files.send", "files.put"})
+    for action in sorted(both):
+        assert _redeem(book, _issue(book, actions=both), action=action).actions == both
+    ticket = _issue(book, actions=both)
+    assert refused(lambda: _redeem(book, ticket, action="files.delete")).code == "identity_invalid"
+    assert refused(lambda: _redeem(book, ticket, action="files.send")).code == "identity_invalid"
+
+
+def test_ticket_is_not_issued_when_no_action_takes_it() -> None:
+    book = _book()
+    assert refused(lambda: _issue(book, actions=frozenset())).code == "upstream_failed"
+    assert len(book) == 0
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "/a//b", "/a%2Fb", "/a;b", "no slash", ""])
+def test_upload_path_is_refused_when_a_request_to_it_would_be(path: str) -> None:
+    assert refused(lambda: upload_segments(path)).code == "upstream_failed"
+
+
+def test_upload_path_is_read_as_a_request_to_it_is() -> None:
+    assert upload_segments("/upload/v1/a%20b") == ("upload", "v1", "a b")
 
 
 def test_book_refuses_one_ticket_past_its_limit() -> None:

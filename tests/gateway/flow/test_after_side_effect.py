@@ -91,3 +91,25 @@ def test_stream_that_could_not_begin_has_an_outcome_when_its_beginning_cannot_be
     assert played.names[-3:] == ["AppendRecord:response_began", "DropAnswer", "AppendRecord:call"]
     assert played.refused is not None
     assert played.refused.code == "ledger_unavailable"
+
+
+# -- a fetched credential that the service refuses -----------------------------------------------------------------------
+REFUSED = BEGAN._replace(status=401, renewable=True)
+AGAIN: list[Answer] = [REFUSED, e.DONE, e.DONE, NO_SWITCH, ALLOWED]
+DELIVERED: list[Answer] = [READ, REWRITTEN, RECORDED]
+RENEWED = [
+    pytest.param("GET", "/api/items", [*READING, *AGAIN, BEGAN, *DELIVERED], 2, id="a read goes out once more"),
+    pytest.param("GET", "/api/items", [*READING, *AGAIN, REFUSED, *DELIVERED], 2, id="and not a third time"),
+    pytest.param("PUT", "/api/items/7", [*WRITING, *AGAIN, BEGAN, *DELIVERED], 2, id="so does an idempotent write"),
+    pytest.param("PATCH", "/api/items/7", [*WRITING, REFUSED, *DELIVERED], 1, id="any other write does not"),
+    pytest.param(
+        "GET", "/api/items", [*READING, REFUSED._replace(renewable=False), *DELIVERED], 1, id="nor with a fixed one"
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "answers", "sent"), RENEWED)
+def test_call_is_sent_again_only_when_it_may_be_and_another_credential_is_fetched(
+    method: str, target: str, answers: list[Answer], sent: int
+) -> None:
+    assert len(_play(method, target, answers).all_of(c.Dispatch)) == sent

@@ -1,0 +1,81 @@
+"""Uploads with a ticket: streamed on, good once for one action, and the caller's fault when the body does not come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+from tests.e2e.calling import host, recorded
+from tests.e2e.harness import GateProcess, StandIns, edit_config, init_directory, point_at_stand_ins
+from tests.e2e.raw import Answer, exchange, request
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory, stand_ins: StandIns) -> Iterator[GateProcess]:
+    """A gate that waits two seconds for a body."""
+    directory = init_directory(tmp_path_factory.mktemp("impatient") / "gate")
+    point_at_stand_ins(directory, stand_ins)
+    edit_config(directory, {"limits": {"body_read_seconds": 2}})
+    with GateProcess.start(directory) as running:
+        yield running
+
+
+def _ticket(gate: GateProcess) -> str:
+    """An upload URL's target at the gate, as Slack's first step gives it."""
+    form = urlencode({"filename": "a.txt", "length": 5}).encode()
+    sent = {"Host": host(gate), "Authorization": f"Bearer {gate.token('dev', 'developer')}", **FORM}
+    target = "/c/slack/api/files.getUploadURLExternal"
+    answer = exchange(gate.url, request("POST", target, sent, form), hold_open=True)
+    assert answer.status == 200, answer.body
+    parts = urlsplit(answer.json()["upload_url"])
+    assert parts.netloc == host(gate)
+    return f"{parts.path}?{parts.query}"
+
+
+def _upload(gate: GateProcess, target: str, headers: dict[str, str], *pieces: bytes, slow: bool = False) -> Answer:
+    sent = {"Host": host(gate), "Content-Type": "text/plain", **headers}
+    return exchange(gate.url, request("POST", target, sent), *pieces, hold_open=slow)
+
+
+def test_upload_is_sent_on_when_its_ticket_is_shown_once(impatient: GateProcess) -> None:
+    target = _ticket(impatient)
+    assert _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True).status == 200
+    again = _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True)
+    assert (again.status, again.code) == (401, "identity_invalid")
+
+
+UNFINISHED = [
+    pytest.param({"Content-Length": "10"}, [b"hello"], True, 408, "too_slow", id="a length that is never reached"),
+    pytest.param(
+        {"Transfer-Encoding": "chunked"}, [b"5\r\nhello\r\n"], True, 408, "too_slow", id="chunks without an end"
+    ),
+    pytest.param({"Content-Length": "10"}, [b"hello"], False, 400, "malformed_request", id="a cut body"),
+    pytest.param(
+        {"Transfer-Encoding": "chunked"}, [b"5\r\nhello\r\n"], False, 400, "malformed_request", id="cut chunks"
+    ),
+]
+
+
+@pytest.mark.parametrize(("headers", "pieces", "slow", "status", "code"), UNFINISHED)
+def test_upload_is_the_callers_fault_and_recorded_when_its_body_does_not_come_whole(
+    impatient: GateProcess, headers: dict[str, str], pieces: list[bytes], slow: bool, status: int, code: str
+) -> None:
+    answer = _upload(impatient, _ticket(impatient), headers, *pieces, slow=slow)
+    assert (answer.status, answer.code) == (status, code)
+    records = recorded(impatient, answer)
+    assert [record["kind"] for record in records] == ["intent", "outcome"]
+    assert records[-1]["action"]["code"] == code
+
+
+ELSEWHERE = [pytest.param("?", "x?", id="another file"), pytest.param("/v1/", "/v2/", id="no action's path")]
+
+
+@pytest.mark.parametrize(("there", "elsewhere"), ELSEWHERE)
+def test_ticket_is_refused_when_it_is_shown_elsewhere(impatient: GateProcess, there: str, elsewhere: str) -> None:
+    target = _ticket(impatient).replace(there, elsewhere, 1)
+    answer = _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True)
+    assert (answer.status, answer.code) == (401, "identity_invalid")
