@@ -14,21 +14,20 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import orjson
 
 from pdp.errors import PolicyUnavailable
 from pdp.input_document import encode_document
-from pdp.trace import TracedRule, TraceMalformed, traced_rules
+from pdp.trace import ReportLines, Trace, TracedRule, TraceMalformed
 
 if TYPE_CHECKING:
     from bundles.canonical import JsonValue
     from bundles.content import BundleContent
 
 DEADLINE_SECONDS: Final = 60.0
-TRACE_MAX_BYTES: Final = 64 << 20
-"""Reading it takes about ten times as much memory."""
+TRACE_MAX_BYTES: Final = 1 << 30
 NEARLY_MAX_COUNT: Final = 50
 _QUERY: Final = "data.tidegate.decision"
 _TESTS: Final = "_test.rego"
@@ -67,39 +66,19 @@ def explain(
         (folder / "data.json").write_bytes(orjson.dumps(content.data))
         question = Path(scratch, "input.json")
         question.write_bytes(encoded)
-        report = _evaluated(opa, (folder, question), deadline_seconds, trace_max_bytes)
-    return Explained(_decision(report), traced_rules(report.get("explanation"), rego))
+        trace = Trace(rego)
+        report = _evaluated(_command(opa, question), folder, trace, (deadline_seconds, trace_max_bytes))
+    return Explained(_decision(report), trace.rules())
 
 
-def _evaluated(opa: Path, places: tuple[Path, Path], deadline_seconds: float, trace_max_bytes: int) -> dict[str, Any]:
-    folder, question = places
-    command = [
-        str(opa.absolute()),
-        "eval",
-        "--explain=full",
-        "--format=json",
-        "--disable-indexing",
-        "--disable-early-exit",
-    ]
-    command += ["--bundle", ".", "--input", str(question), _QUERY]
-    raw, in_time = _printed(command, folder, deadline_seconds, trace_max_bytes)
-    if not in_time:
-        raise PolicyUnavailable(f"opa eval took over {deadline_seconds:g} s", code="opa_too_slow")
-    if len(raw) > trace_max_bytes:
-        raise PolicyUnavailable(f"the trace is larger than {trace_max_bytes} bytes", code="trace_too_large")
-    try:
-        report = orjson.loads(raw)
-    except orjson.JSONDecodeError as failed:
-        raise PolicyUnavailable("opa eval printed no JSON", code="opa_failed") from failed
-    if not isinstance(report, dict):
-        raise TraceMalformed("the report is not an object")
-    if report.get("errors"):
-        raise PolicyUnavailable(_first_error(report["errors"]), code="opa_failed")
-    return report
+def _command(opa: Path, question: Path) -> list[str]:
+    command = [str(opa.absolute()), "eval", "--explain=full", "--format=json", "--disable-indexing"]
+    return [*command, "--disable-early-exit", "--bundle", ".", "--input", str(question), _QUERY]
 
 
-def _printed(command: list[str], folder: Path, deadline_seconds: float, max_bytes: int) -> tuple[bytes, bool]:
-    """What OPA printed, at most one byte past the limit, and whether it ended by itself in time."""
+def _evaluated(command: list[str], folder: Path, trace: Trace, limits: tuple[float, int]) -> dict[str, Any]:
+    """OPA's report, its events handed to ``trace`` as they come; ``limits`` are seconds and bytes."""
+    deadline_seconds, max_bytes = limits
     late = threading.Event()
     try:
         process = subprocess.Popen(
@@ -121,13 +100,32 @@ def _printed(command: list[str], folder: Path, deadline_seconds: float, max_byte
     timer.start()
     try:
         with process:
-            stream = process.stdout
-            raw = stream.read(max_bytes + 1) if stream is not None else b""
-            if len(raw) > max_bytes:
+            try:
+                report = _read(process.stdout, trace, max_bytes)
+            finally:
                 process.kill()
+    except TraceMalformed:
+        if not late.is_set():
+            raise
+        report = {}
     finally:
         timer.cancel()
-    return raw, not late.is_set()
+    if late.is_set():
+        raise PolicyUnavailable(f"opa eval took over {deadline_seconds:g} s", code="opa_too_slow")
+    if report.get("errors"):
+        raise PolicyUnavailable(_first_error(report["errors"]), code="opa_failed")
+    return report
+
+
+def _read(stream: IO[bytes] | None, trace: Trace, max_bytes: int) -> dict[str, Any]:
+    """The report on a stream, at most ``max_bytes`` of it."""
+    lines, left = ReportLines(trace), max_bytes
+    while stream is not None and (line := stream.readline(left + 1)):
+        left -= len(line)
+        if left < 0:
+            raise PolicyUnavailable(f"the trace is larger than {max_bytes} bytes", code="trace_too_large")
+        lines.take(line)
+    return lines.finish()
 
 
 def _first_error(errors: object) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
+
 from bundles.content import package_of
 from bundles.errors import BundleRefused
 from pdp.errors import PdpError
@@ -69,28 +71,91 @@ class _Query:
     children: list[_Query] = field(default_factory=list)
 
 
-def traced_rules(events: object, rego: Mapping[str, bytes]) -> tuple[TracedRule, ...]:
-    """The policy rules of a trace (the ``explanation`` of ``opa eval``), by file and line.
+class Trace:
+    """Takes a trace event by event, so that a long one need not be held."""
 
-    ``rego`` are the files that were evaluated, under the names OPA saw. Raises ``TraceMalformed``.
+    def __init__(self, rego: Mapping[str, bytes]) -> None:
+        """``rego`` are the files that were evaluated, under the names OPA saw; raises ``TraceMalformed``."""
+        self._packages = _packages(rego)
+        self._lines = {name: raw.decode("utf-8", "replace").splitlines() for name, raw in rego.items()}
+        self._queries: dict[int, _Query] = {}
+
+    def take(self, event: object) -> None:
+        """One event, in its order; raises ``TraceMalformed``."""
+        _take(event, self._queries)
+
+    def rules(self) -> tuple[TracedRule, ...]:
+        """The policy rules of what was taken, by file and line."""
+        found: dict[tuple[str, int], TracedRule] = {}
+        for query in self._queries.values():
+            package = self._packages.get(query.file, ())
+            if len(package) != 2 or package[0] != "policies" or query.name not in RULE_NAMES:
+                continue
+            traced = _traced(query, ".".join((*package, query.name)), self._lines)
+            earlier = found.get((query.file, query.line))
+            if earlier is None or (traced.held, traced.passed) > (earlier.held, earlier.passed):
+                found[query.file, query.line] = traced
+        return tuple(found[place] for place in sorted(found))
+
+
+class ReportLines:
+    """Reads what ``opa eval --format=json`` prints, line by line; hands each event on and keeps only the rest.
+
+    OPA indents by two: a line of four spaces and a brace begins or ends an event, for no string in JSON has a line end
+    in it. A report that is written otherwise is kept whole and read at the end.
     """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._rest: list[bytes] = []
+        self._event: list[bytes] = []
+        self._inside = False
+
+    def take(self, line: bytes) -> None:
+        """One line with its end; raises ``TraceMalformed``."""
+        text = line.rstrip()
+        if not self._inside:
+            self._rest.append(line)
+            self._inside = text == b'  "explanation": ['
+        elif text in (b"    }", b"    },"):
+            self._event.append(b"}")
+            self._trace.take(_parsed(b"".join(self._event)))
+            self._event = []
+        elif text in (b"  ]", b"  ],"):
+            self._rest.append(line)
+            self._inside = False
+        else:
+            self._event.append(line)
+
+    def finish(self) -> dict[str, Any]:
+        """The report, its events handed on and gone; raises ``TraceMalformed``."""
+        report = _parsed(b"".join(self._rest))
+        if self._inside or not isinstance(report, dict):
+            raise TraceMalformed("the report is not an object, or is cut")
+        for event in _listed(report.pop("explanation", None)) if not report.get("errors") else ():
+            self._trace.take(event)
+        return report
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as failed:
+        raise TraceMalformed("opa eval printed no JSON") from failed
+
+
+def _listed(events: object) -> list[object]:
     if not isinstance(events, list):
         raise TraceMalformed("the explanation is not a list")
-    packages = _packages(rego)
-    queries: dict[int, _Query] = {}
-    for event in events:
-        _take(event, queries)
-    lines = {name: raw.decode("utf-8", "replace").splitlines() for name, raw in rego.items()}
-    found: dict[tuple[str, int], TracedRule] = {}
-    for query in queries.values():
-        package = packages.get(query.file, ())
-        if len(package) != 2 or package[0] != "policies" or query.name not in RULE_NAMES:
-            continue
-        traced = _traced(query, ".".join((*package, query.name)), lines)
-        earlier = found.get((query.file, query.line))
-        if earlier is None or (traced.held, traced.passed) > (earlier.held, earlier.passed):
-            found[query.file, query.line] = traced
-    return tuple(found[place] for place in sorted(found))
+    return events
+
+
+def traced_rules(events: object, rego: Mapping[str, bytes]) -> tuple[TracedRule, ...]:
+    """The policy rules of a whole trace (the ``explanation`` of ``opa eval``); see ``Trace``."""
+    trace = Trace(rego)
+    for event in _listed(events):
+        trace.take(event)
+    return trace.rules()
 
 
 def _packages(rego: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:

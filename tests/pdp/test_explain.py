@@ -80,8 +80,8 @@ def stand_in(directory: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        pytest.param("echo no", "opa_failed", id="no JSON"),
-        pytest.param("exit 1", "opa_failed", id="nothing"),
+        pytest.param("echo no", "trace_malformed", id="no JSON"),
+        pytest.param("exit 1", "trace_malformed", id="nothing"),
         pytest.param('echo \'{"errors": [{"message": "conflict"}]}\'', "opa_failed", id="an error"),
         pytest.param('echo \'{"errors": "x"}\'', "opa_failed", id="errors that are no list"),
         pytest.param("echo 1", "trace_malformed", id="a number"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
 
-from pdp.trace import CAUSES_DEPTH_MAX, TEXT_MAX_CHARACTERS, TraceMalformed, traced_rules
+from pdp.trace import CAUSES_DEPTH_MAX, TEXT_MAX_CHARACTERS, ReportLines, Trace, TraceMalformed, traced_rules
 
 SHOP = b"""package policies.shop
 
@@ -153,3 +154,44 @@ def test_trace_is_refused_when_it_has(events: object) -> None:
 def test_trace_is_refused_when_a_file_has_no_package() -> None:
     with pytest.raises(TraceMalformed):
         traced_rules([], {"policies/x.rego": b"allow := 1\n"})
+
+
+EVENTS = [ALLOW, step("Eval", 1, 4, 0), READER, step("Fail", 2, 8, 0), step("Fail", 1, 4, 0)]
+
+
+def read_lines(text: str) -> tuple[dict[str, Any], Trace]:
+    """The rest of a report and its trace, read as OPA's output is."""
+    trace = Trace(REGO)
+    lines = ReportLines(trace)
+    for line in text.encode().splitlines(keepends=True):
+        lines.take(line)
+    return lines.finish(), trace
+
+
+@pytest.mark.parametrize("indent", [None, 1, 2, 4])
+@pytest.mark.parametrize("first", ["result", "explanation"])
+def test_report_is_read_alike_however_it_is_written(indent: int | None, first: str) -> None:
+    parts = {"result": [{"expressions": [{"value": {"text": "a\n    }\n"}}]}], "explanation": EVENTS}
+    ordered = {first: parts.pop(first), **parts}
+    report, trace = read_lines(json.dumps(ordered, indent=indent))
+    assert report == {"result": ordered["result"]}
+    assert trace.rules() == traced_rules(EVENTS, REGO) != ()
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_report_is_refused_when_it_is_cut_anywhere(indent: int | None) -> None:
+    text = json.dumps({"explanation": EVENTS[:2], "result": []}, indent=indent)
+    for length in range(len(text)):
+        with pytest.raises(TraceMalformed):
+            read_lines(text[:length])
+
+
+def test_report_needs_no_explanation_when_it_has_errors() -> None:
+    report, trace = read_lines(json.dumps({"errors": [{"message": "m"}]}, indent=2))
+    assert report["errors"][0]["message"] == "m" and trace.rules() == ()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", '{"result": []}', '{"explanation": {}}', '{"explanation": [1]}'])
+def test_report_is_refused_when_it_says(text: str) -> None:
+    with pytest.raises(TraceMalformed):
+        read_lines(text)
