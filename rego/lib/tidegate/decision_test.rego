@@ -298,8 +298,9 @@ test_nothing_but_a_plain_permission_is_kept if {
 }
 
 test_nothing_is_kept_when_an_element_has_another_form if {
-	every odd in [{"seconds": 0}, {"seconds": 3601}, {"seconds": 1.5}, {"seconds": "60"}, {"secnds": 60}, {}, "60", 60, true] {
-		decision := decide({"crm": {"allow": {reader}, "cache": {{"seconds": 60}, odd}}})
+	wrong_seconds := [{"seconds": value} | some value in [0, 3601, 1.5, "60"]]
+	every element in array.concat(wrong_seconds, [{"secnds": 60}, {}, "60", 60, true]) {
+		decision := decide({"crm": {"allow": {reader}, "cache": {{"seconds": 60}, element}}})
 		decision.effect == "ALLOW"
 		decision.obligations == {}
 	}
