@@ -10,12 +10,12 @@ NODE_DIR := tests/e2e/node
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env dev-env envoy run test lint types unit unit-optimized coverage bench opa opa-envoy soak lock clean
+.PHONY: help env dev-env envoy run test lint types unit unit-optimized coverage bench opa opa-envoy regal soak lock clean
 
 help:
 	@echo "make run [ONCE=1]  the quick start: a gate with stand-in services, one call allowed, one denied, one held"
 	@echo "make test          everything a commit must pass (lint, types, tests twice, coverage)"
-	@echo "make lint          ruff, mypy and the architecture test alone"
+	@echo "make lint          ruff, mypy, Regal and the architecture test alone"
 	@echo "make opa           the pinned OPA, built once into .tools/opa"
 	@echo "make bench         side-by-side measurements, written to benchmarks/results/"
 	@echo "make soak          the long forms of the crash tests"
@@ -40,6 +40,9 @@ $(VENV)/.dev-stamp: requirements-dev.lock $(VENV)/.env-stamp
 opa: dev-env
 	@$(BIN)/python tools/opa/build.py
 
+regal: dev-env
+	@$(BIN)/python tools/regal/build.py
+
 # OPA with Envoy's plugin: what the gate is measured against.
 opa-envoy: dev-env
 	@$(BIN)/python tools/opa/build.py opa-envoy
@@ -57,9 +60,10 @@ envoy: env
 run: env
 	@$(BIN)/python -m examples.quickstart --dir $(RUN_DIR) $(if $(ONCE),--once)
 
-lint: dev-env
+lint: dev-env regal
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
+	@NO_COLOR=1 .tools/regal lint --config-file tools/regal/config.yaml rego
 	@$(BIN)/python -m pytest tests/architecture
 
 unit: dev-env opa $(NODE_DIR)/node_modules/.stamp
