@@ -35,13 +35,18 @@ def _table(console: Console, items: list[dict[str, Any]]) -> None:
     table = Table()
     longest = max(len(shown(item["id"])) for item in items)
     table.add_column("approval", no_wrap=True, min_width=longest)  # to be copied: never folded, whatever the width
-    for heading in ("state", "action", "instance", "asked by", "decide by"):
+    for heading in ("action", "asked by", "decide by"):
         table.add_column(heading, overflow="fold")
     for item in items:
         subject = item.get("subject")
         who = subject.get("id", subject) if isinstance(subject, dict) else subject
-        row = (item["id"], item["state"], item["action"], item["instance"], who, item["decide_by"])
-        table.add_row(*(shown(cell) for cell in row))
+        state, instance = shown(item["state"]), shown(item["instance"])
+        table.add_row(
+            f"{shown(item['id'])}\n{state}",
+            f"{shown(item['action'])}\non {instance}",
+            shown(who),
+            shown(item["decide_by"]),
+        )
     console.print(table)
 
 
