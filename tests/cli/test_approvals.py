@@ -36,7 +36,7 @@ def test_list_prints_each_id_in_one_piece_when_the_terminal_is_narrow(width: int
 
 def test_list_keeps_the_whole_text_of_other_columns_when_it_folds_them() -> None:
     cells = [line.split("│") for line in _printed(80, [ITEM]).splitlines() if line.startswith("│")]
-    assert "".join(row[2].strip() for row in cells) == f"{ITEM['action']}on {ITEM['instance']}"
+    assert "".join(row[2].strip() for row in cells) == f"{ITEM['action']}on{ITEM['instance']}"
 
 
 def test_list_says_so_when_nothing_waits() -> None:
