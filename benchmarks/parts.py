@@ -1,4 +1,7 @@
-"""Where the time of one call goes: each part alone, in process, on the measured bundle."""
+"""Where the time of one call goes: each part alone, in process, on the measured bundle; then a gate under load by stage.
+
+A part alone finds its code and data in the processor's caches; the second table shows what it costs in a whole call.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from benchmarks.load import closed_loop
 from benchmarks.measured import CONNECTOR, WRITE, load_measured, measured_directory
 from benchmarks.proxy import server
 from benchmarks.report import show, write
+from benchmarks.sampled import measure
 from bundles.manifest import load_manifests
 from gateway.connectors.arguments import SchemaSet, gather
 from gateway.connectors.classify import ActionTable
@@ -27,6 +31,7 @@ from pdp.prepared import PolicyPlane
 from pdp.wasm.host import WasmEngine
 
 REPEATS = 2000
+SAMPLED_SECONDS = 4.0
 RECORDS = 400
 SEGMENTS = tuple(WRITE.path[1:].split("/"))
 
@@ -125,6 +130,9 @@ def run(rounds: int) -> dict[str, dict[str, float]]:
         name: {column: round(statistics.median(one[name][column] for one in runs), 1) for column in runs[0][name]}
         for name in runs[0]
     }
-    show(f"parts of one write call, median of {len(runs)} runs", rows)
-    print(f"written to {write('parts', {'rows': rows})}")
+    show(f"parts of one write call alone, median of {len(runs)} runs", rows)
+    with tempfile.TemporaryDirectory() as folder:
+        stages = measure(Path(folder), SAMPLED_SECONDS)
+    show("where the processor time of one call goes, microseconds at concurrency 16", stages)
+    print(f"written to {write('parts', {'rows': rows, 'stages': stages})}")
     return rows

@@ -25,6 +25,7 @@ _WIDE_NUMBER = re.compile(rb"[0-9]{16}|[0-9][eE]")
 _INEXACT_LITERAL = re.compile(rb"[0-9][.eE]|[0-9]{16}|-0")
 _FLOAT_OR_WIDE = re.compile(rb"[0-9][.eE]|[0-9]{16}")
 _ASTRAL = re.compile(rb"[\xf0-\xf4]")
+_CONTAINERS = frozenset((dict, list))
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _PLAIN = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
@@ -66,7 +67,7 @@ def parse_strict(raw: bytes, *, max_bytes: int = 1 << 20, max_depth: int = 64) -
     skeleton = _STRING.sub(b"", raw)
     _check_depth(skeleton, max_depth)
     members = skeleton.count(b":")
-    if members and _STRING.sub(b"", orjson.dumps(value)).count(b":") != members:
+    if members and _members(value) != members:
         raise _diagnose(raw)
     if _WIDE_NUMBER.search(skeleton):
         _check_numbers(value, "")
@@ -79,7 +80,7 @@ def canonical_json(value: JsonValue) -> bytes:
         fast = orjson.dumps(value, option=_PLAIN)
     except TypeError as refused:
         return _canonical_slow(value, refused)
-    if _FLOAT_OR_WIDE.search(fast) or _ASTRAL.search(fast) or b"null" in fast:
+    if b"null" in fast or _FLOAT_OR_WIDE.search(fast) or (not fast.isascii() and _ASTRAL.search(fast)):
         # A float needs ECMAScript's form, an astral key UTF-16 order, and orjson writes NaN as null.
         return _canonical_slow(value, None)
     return fast
@@ -108,6 +109,13 @@ def _check_depth(skeleton: bytes, max_depth: int) -> None:
         brackets = brackets.replace(b"[]", b"")
     if brackets:
         raise StrictJsonError("too_deep")
+
+
+def _members(value: JsonValue) -> int:
+    """How many members the objects of a value have in all."""
+    if isinstance(value, dict) and _CONTAINERS.isdisjoint(map(type, value.values())):
+        return len(value)
+    return _STRING.sub(b"", orjson.dumps(value)).count(b":")
 
 
 def _check_numbers(value: JsonValue, pointer: str) -> None:

@@ -56,12 +56,12 @@ class CallRunner:
             self._end()
 
     async def _proxied(self, request: web.BaseRequest, head: RequestHead) -> Answer:
-        assembly = self._running.assembly
+        assembly, services = self._running.assembly, self._running.services
         name, _, _ = head.target.path.removeprefix(INSTANCE_PREFIX).partition("/")
         plan = assembly.plans.get(name)
         if plan is None:
             trace = Trace(new_call_id(), "", name[:INSTANCE_MAX_CHARACTERS])
-            driver = CallDriver(self.services, assembly.reach, trace, request)
+            driver = CallDriver(services, assembly.reach, trace, request)
             return await self._answered(driver, absent_flow(head, trace), trace, NO_PREFERENCE)
         trace = Trace(new_call_id(), plan.manifest.connector, name)
         prefix = len(INSTANCE_PREFIX) + len(name)
@@ -72,10 +72,10 @@ class CallRunner:
             path=head.target.path[prefix:] or "/",
             segments=head.target.segments[2:],
             prefer=prefer(head.headers),
-            received_unix=self.services.clock(),
+            received_unix=services.clock(),
             has_body=has_body(request),
         )
-        driver = CallDriver(self.services, assembly.reach, trace, request)
+        driver = CallDriver(services, assembly.reach, trace, request)
         return await self._answered(driver, proxy_flow(proxied, trace, self._context()), trace, proxied.prefer)
 
     async def governed(self, request: web.BaseRequest, api: ApiRequest) -> tuple[Finished | Refusal, Trace]:
@@ -154,7 +154,8 @@ class CallRunner:
             return Answer(end.status, (*end.headers, *headers), body)
         if isinstance(end, c.EndStream):
             raise refusal("upstream_failed", "a stream ended before it began")
-        await driver.close()
+        if not driver.is_clear:
+            await driver.close()
         self.settled(trace, CODE_OK, end.status, monotonic() - started)
         return Answer(end.status, (*end.headers, *headers), end.body)
 
@@ -171,8 +172,8 @@ class CallRunner:
 
     def settled(self, trace: Trace, code: str, status: int, seconds: float) -> None:
         """Count and log the end of a call."""
-        metrics = self.services.metrics
-        subject = trace.subject
+        services, subject = self._running.services, trace.subject
+        metrics = services.metrics
         if subject is None:
             metrics.unauthenticated.labels(code).inc()
             event = EVENT_REFUSED
@@ -182,12 +183,15 @@ class CallRunner:
         metrics.observe_stage("total", seconds)
         if code == "outcome_unknown":
             metrics.dispatch_unknown.inc()
-        self._log.line(event, _line(trace, code, status, seconds, self.services.clock()))
+        self._log.write(_line(event, trace, code, status, (seconds, services.clock())))
 
 
-def _line(trace: Trace, code: str, status: int, seconds: float, now: float) -> dict[str, object]:
+def _line(event: str, trace: Trace, code: str, status: int, times: tuple[float, float]) -> dict[str, object]:
+    """The line of a call that took some `times` seconds and ended at the other, in Unix seconds."""
+    seconds, now = times
     subject, decided = trace.subject, trace.decided
     line: dict[str, object] = {
+        "event": event,
         "time": rfc3339(int(now * 1000)),
         "call": trace.call_id,
         "instance": trace.instance,
@@ -222,7 +226,7 @@ def call_headers(trace: Trace) -> HeaderPairs:
         headers = (
             *headers,
             ("Tidegate-Decision", decided.decision_id),
-            ("Tidegate-Effect", decided.decision.effect.value),
+            ("Tidegate-Effect", str(decided.decision.effect)),
             ("Tidegate-Bundle", decided.bundle_revision),
         )
     if trace.approval_id is not None:

@@ -24,7 +24,7 @@ import orjson
 from pdp.errors import InputRefused
 
 if TYPE_CHECKING:
-    from pdp.vocabulary import PolicyInput
+    from pdp.vocabulary import ActionFacts, PolicyInput, SubjectFacts
 
 INPUT_VERSION = 1
 INPUT_DEPTH_MAX = 500
@@ -35,6 +35,9 @@ INTEGER_MAX = 2**53 - 1
 TIME_UNIX_MAX = 100_000_000_000.0
 """Seconds until the year 5138; a larger figure is milliseconds by mistake."""
 
+CACHED_MAX = 4_096
+"""Pairs of subject and action, and resources, whose part of the document is kept."""
+
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _UNCHANGED = frozenset((str, bool, type(None)))
@@ -42,37 +45,62 @@ _Unfilled: TypeAlias = tuple[Any, Any, int]
 
 
 def encode_input(policy_input: PolicyInput) -> bytes:
-    """The bytes of one question's document; raises ``InputRefused``."""
-    return _written(_document(policy_input))
+    """The bytes of one question's document; raises ``InputRefused``.
+
+    Who asks and for what is the same in many questions: its bytes are made once and spliced in.
+    """
+    asked = policy_input
+    kind, name, connector, instance, placement = asked.resource
+    before, after = _resource_ends(kind, connector, instance, placement)
+    raw = b"".join(
+        (
+            _whose_action(asked.subject, asked.action),
+            before,
+            _dumped(name),
+            after,
+            _dumped(asked.args if _is_plain(asked.args) else _checked(asked.args, 2)),
+            b',"context":',
+            _context(asked),
+            b"}",
+        )
+    )
+    if len(raw) > INPUT_MAX_BYTES:
+        raise _too_large(raw)
+    return raw
 
 
 def encode_document(document: Mapping[str, Any]) -> bytes:
     """Write any input document (a recorded or a simulated one) under the same rules; raises ``InputRefused``."""
-    return _written(_checked(document, 1))
-
-
-def _written(document: dict[str, Any]) -> bytes:
-    try:
-        raw = orjson.dumps(document, option=_STRICT)
-    except TypeError as refused:
-        raw = _written_deep(document, refused)
+    raw = _dumped(_checked(document, 1))
     if len(raw) > INPUT_MAX_BYTES:
-        raise InputRefused(f"the input document has {len(raw)} bytes, {INPUT_MAX_BYTES} are allowed")
+        raise _too_large(raw)
     return raw
 
 
-def _written_deep(document: dict[str, Any], refused: TypeError) -> bytes:
+def _too_large(raw: bytes) -> InputRefused:
+    return InputRefused(f"the input document has {len(raw)} bytes, {INPUT_MAX_BYTES} are allowed")
+
+
+def _dumped(value: object) -> bytes:
+    try:
+        return orjson.dumps(value, option=_STRICT)
+    except TypeError as refused:
+        return _dumped_deep(value, refused)
+
+
+def _dumped_deep(value: object, refused: TypeError) -> bytes:
     """orjson stops at 254 levels; the depth was checked, so Python's own encoder may go on."""
     if "ecursion" not in str(refused):
         raise InputRefused(f"not JSON: {refused}") from refused
     try:
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as again:
         raise InputRefused(f"not JSON: {again}") from again
 
 
-def _document(asked: PolicyInput) -> dict[str, Any]:
-    subject, action, resource = asked.subject, asked.action, asked.resource
+@lru_cache(maxsize=CACHED_MAX)
+def _whose_action(subject: SubjectFacts, action: ActionFacts) -> bytes:
+    """The document from its beginning to its resource."""
     who: dict[str, Any] = {
         "tenant": subject.tenant,
         "workspace": subject.workspace,
@@ -80,7 +108,6 @@ def _document(asked: PolicyInput) -> dict[str, Any]:
         "roles": subject.roles,
         "amr": subject.amr,
     }
-    where = {"connector": resource.connector, "instance": resource.instance}
     # Absent facts are left out: ``not input.context.ticket`` is how Rego asks, and it does not hold for null.
     if subject.acr is not None:
         who["acr"] = subject.acr
@@ -88,54 +115,59 @@ def _document(asked: PolicyInput) -> dict[str, Any]:
         who["auth_time"] = _integer(int(subject.auth_time))
     if subject.on_behalf_of is not None:
         who["on_behalf_of"] = subject.on_behalf_of
-    if resource.placement is not None:
-        where["placement"] = resource.placement
-    return {
+    what = {
+        "mode": action.mode,
+        "risk": action.risk,
+        "reversible": bool(action.reversible),
+        "idempotent": bool(action.idempotent),
+    }
+    document = {
         "v": INPUT_VERSION,
         "subject": {"type": subject.type, "id": subject.id, "properties": who},
-        "action": {
-            "name": action.name,
-            "properties": {
-                "mode": action.mode,
-                "risk": action.risk,
-                "reversible": action.reversible,
-                "idempotent": action.idempotent,
-            },
-        },
-        "resource": {"type": resource.type, "id": resource.id, "properties": where},
-        "args": _checked(asked.args, 2),
-        "context": _context(asked),
+        "action": {"name": action.name, "properties": what},
     }
+    return _dumped(document)[:-1]
 
 
-def _context(asked: PolicyInput) -> dict[str, Any]:
+@lru_cache(maxsize=CACHED_MAX)
+def _resource_ends(kind: str, connector: str, instance: str, placement: str | None) -> tuple[bytes, bytes]:
+    """The document's resource before and after its id, up to the arguments."""
+    where = {"connector": connector, "instance": instance}
+    if placement is not None:
+        where["placement"] = placement
+    before = b',"resource":{"type":%b,"id":' % _dumped(kind)
+    return before, b',"properties":%b},"args":' % _dumped(where)
+
+
+def _context(asked: PolicyInput) -> bytes:
     instant = asked.time_unix
     if not 0 <= instant < TIME_UNIX_MAX:
         raise InputRefused(f"time_unix is {instant!r}; seconds since 1970 are expected")
     seconds = int(instant)
-    text, weekday, minute_of_day = _second(seconds, asked.zone)
-    context: dict[str, Any] = {
-        "time": f"{text}.{min(round((instant - seconds) * 1_000_000) // 1000, 999):03d}Z",
-        "clock": {"unix": seconds, "weekday": weekday, "minute_of_day": minute_of_day, "zone": asked.zone},
-        "call": asked.call,
-    }
+    milliseconds = min(round((instant - seconds) * 1_000_000) // 1000, 999)
+    before, after = _second(seconds, asked.zone)
+    parts = [b"%b%03d%b" % (before, milliseconds, after), _dumped(asked.call)]
     if asked.ticket is not None:
-        context["ticket"] = asked.ticket
-    if asked.run is not None:
-        context["run"] = _checked(asked.run, 3)
-    if asked.approval is not None:
-        context["approval"] = _checked(asked.approval, 3)
-    if asked.request is not None:
-        context["request"] = _checked(asked.request, 3)
-    return context
+        parts += (b',"ticket":', _dumped(asked.ticket))
+    for name, value in ((b"run", asked.run), (b"approval", asked.approval), (b"request", asked.request)):
+        if value is not None:
+            parts.append(b',"%b":%b' % (name, _dumped(value if _is_plain(value) else _checked(value, 3))))
+    parts.append(b"}")
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=64)
-def _second(seconds: int, zone: str) -> tuple[str, str, int]:
-    """A second in UTC as text, and its weekday and minute of the day in `zone`."""
+def _second(seconds: int, zone: str) -> tuple[bytes, bytes]:
+    """The context's time and clock within one second, before and after the milliseconds, up to the call's id."""
     utc = datetime.fromtimestamp(seconds, UTC)
     local = utc if zone == "UTC" else utc.astimezone(_zone(zone))
-    return utc.isoformat()[:19], _WEEKDAYS[local.weekday()], local.hour * 60 + local.minute
+    clock = {
+        "unix": seconds,
+        "weekday": _WEEKDAYS[local.weekday()],
+        "minute_of_day": local.hour * 60 + local.minute,
+        "zone": zone,
+    }
+    return b'{"time":"%b.' % utc.isoformat()[:19].encode("ascii"), b'Z","clock":%b,"call":' % _dumped(clock)
 
 
 @lru_cache(maxsize=64)
@@ -144,6 +176,19 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as unknown:
         raise InputRefused(f"unknown time zone {name!r}") from unknown
+
+
+def _is_plain(document: object) -> bool:
+    """Whether a document can be written as it stands: one level of texts, booleans, nulls and safe integers."""
+    if type(document) is not dict:
+        return False
+    for name, value in document.items():
+        if type(name) is not str:
+            return False
+        kind = type(value)
+        if kind not in _UNCHANGED and (kind is not int or not -INTEGER_MAX <= value <= INTEGER_MAX):
+            return False
+    return True
 
 
 def _checked(document: Mapping[str, Any], depth: int) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Guarantees that a bundle answers only after it gave every recorded answer again, that a refused bundle leaves the old
 one in force, and that an answer which is no acceptable decision becomes a denial. Preparing and mending happen in
-threads, so the event loop never waits for either; a question to the embedded engine is answered in line, bounded by
-its fuel. Leaves freshness to the caller beyond the bundle's own ``exp``.
+threads, so the event loop never waits for either; questions to the embedded engine are answered in line, those of one
+turn of the loop together, each bounded by its fuel. Leaves freshness to the caller beyond the bundle's own ``exp``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from pdp.decided import ActiveBundle, Decided
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 REFUSED_BY = "tidegate.decision_document"
 """The rule that a denial names when the policy's answer does not count."""
+READ_MAX_COUNT = 1_024
+READ_MAX_BYTES = 4_096
+"""How many decision documents are remembered with what they say, and how long each may be."""
 
 
 class Answer(NamedTuple):
@@ -74,6 +77,20 @@ class _InForce:
     active: ActiveBundle
     policy: RemotePolicy
     chains: Mapping[str, JsonValue]
+    in_line: _InProcess | None
+    """The policy, where it answers without being waited for."""
+    read: dict[bytes, Decision] = field(default_factory=dict)
+    """What decision documents of this bundle say: policies give the same few again and again."""
+
+    def parsed(self, document: bytes) -> Decision:
+        """What a document says, kept for when it comes again; one that is no acceptable decision is a denial."""
+        try:
+            decision = parse_decision(document, chains=self.chains, cacheable=self.active.bundle.cacheable)
+        except DecisionRefused as refused:
+            return Decision(Effect.DENY, (Reason(refused.reason_code, REFUSED_BY, refused.detail),))
+        if len(self.read) < READ_MAX_COUNT and len(document) <= READ_MAX_BYTES:
+            self.read[document] = decision
+        return decision
 
 
 class PolicyPlane:
@@ -96,6 +113,7 @@ class PolicyPlane:
         self._new_id = new_id if new_id is not None else FreshIds()
         self._loading = asyncio.Lock()
         self._in_force: _InForce | None = None
+        self._waiting: list[tuple[PolicyInput, asyncio.Future[Decided | None]]] = []
 
     async def load(self, bundle: TrustedBundle) -> None:
         """Prepare ``bundle``, run its probes, put it in force; raises ``PolicyRefused`` and keeps the old one."""
@@ -105,7 +123,9 @@ class PolicyPlane:
             if bundle.cacheable and asks_for_caching(bundle.rego):
                 policy = _Cached(policy, lambda: Instant(self._now(), self._seconds()))
             chains = bundle.data.get("chains")
-            fresh = _InForce(ActiveBundle(bundle, policy.name), policy, chains if isinstance(chains, dict) else {})
+            known = chains if isinstance(chains, dict) else {}
+            in_line = policy if isinstance(policy, _InProcess) else None
+            fresh = _InForce(ActiveBundle(bundle, policy.name), policy, known, in_line)
             replaced, self._in_force = self._in_force, fresh
             if replaced is not None:
                 await replaced.policy.close()
@@ -116,6 +136,11 @@ class PolicyPlane:
         Raises ``PolicyUnavailable``, ``PolicyStale``, ``EngineFailed`` or ``InputRefused``; an answer that is no
         acceptable decision comes back as a denial with ``decision_malformed`` or ``not_supported`` as its reason.
         """
+        force = self._in_force
+        if force is not None and force.in_line is not None and force.in_line.ready:
+            decided = await self._decided_together(policy_input)
+            if decided is not None:
+                return decided
         started = self._seconds()
         return await self._decided(encode_input(policy_input), started)
 
@@ -145,13 +170,44 @@ class PolicyPlane:
             work.add_done_callback(_close_unwanted)
             raise
 
+    def _decided_together(self, policy_input: PolicyInput) -> asyncio.Future[Decided | None]:
+        """An answer in line with all others that this turn of the loop asks for; None when it must be waited for."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._decide_waiting)
+        answered: asyncio.Future[Decided | None] = loop.create_future()
+        self._waiting.append((policy_input, answered))
+        return answered
+
+    def _decide_waiting(self) -> None:
+        """Answer one question after the other: the engine's code stays in the processor's caches."""
+        waiting, self._waiting = self._waiting, []
+        for policy_input, answered in waiting:
+            if answered.done():
+                continue
+            try:
+                answered.set_result(self._decided_in_line(policy_input))
+            except Exception as failed:  # boundary: whoever asked gets it, and the others their answers
+                answered.set_exception(failed)
+
+    def _decided_in_line(self, policy_input: PolicyInput) -> Decided | None:
+        force = self._in_force
+        if force is None or force.in_line is None or not force.in_line.ready:
+            return None
+        started = self._seconds()
+        input_bytes = encode_input(policy_input)
+        self._check_current(force)
+        return self._accepted(force, force.in_line.answer(input_bytes), input_bytes, started)
+
     async def _decided(self, input_bytes: bytes, started: float) -> Decided:
         force, answer = await self._asked(input_bytes)
+        return self._accepted(force, answer, input_bytes, started)
+
+    def _accepted(self, force: _InForce, answer: Answer, input_bytes: bytes, started: float) -> Decided:
         bundle = force.active.bundle
-        try:
-            decision = parse_decision(answer.document, chains=force.chains, cacheable=bundle.cacheable)
-        except DecisionRefused as refused:
-            decision = Decision(Effect.DENY, (Reason(refused.reason_code, REFUSED_BY, refused.detail),))
+        decision = force.read.get(answer.document)
+        if decision is None:
+            decision = force.parsed(answer.document)
         return Decided(
             decision,
             bundle.revision,
@@ -159,7 +215,7 @@ class PolicyPlane:
             bundle.sequence,
             force.active.engine,
             answer.decision_id or self._new_id(),
-            f"sha256:{hashlib.sha256(input_bytes).hexdigest()}",
+            "sha256:" + hashlib.sha256(input_bytes).hexdigest(),
             self._seconds() - started,
             answer.cached,
         )
@@ -169,17 +225,20 @@ class PolicyPlane:
             force = self._in_force
             if force is None:
                 raise PolicyUnavailable("no bundle is loaded")
-            expires_at = force.active.bundle.expires_at
-            if expires_at is not None and self._now() >= expires_at:
-                raise PolicyStale("the bundle has expired")
-            if self._lease is not None and not self._lease():
-                raise PolicyStale("the bundle's freshness lease has ended")
+            self._check_current(force)
             try:
                 return force, await force.policy.ask(input_bytes)
             except EngineFailed:
                 # Closed by a swap while this question waited: the policy now in force answers it.
                 if self._in_force is force:
                     raise
+
+    def _check_current(self, force: _InForce) -> None:
+        expires_at = force.active.bundle.expires_at
+        if expires_at is not None and self._now() >= expires_at:
+            raise PolicyStale("the bundle has expired")
+        if self._lease is not None and not self._lease():
+            raise PolicyStale("the bundle's freshness lease has ended")
 
 
 class _InProcess:
@@ -196,6 +255,15 @@ class _InProcess:
     async def ask(self, input_bytes: bytes) -> Answer:
         while not self._policy.ready:
             await self._mended()
+        return self.answer(input_bytes)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a question can be answered at once."""
+        return self._policy.ready
+
+    def answer(self, input_bytes: bytes) -> Answer:
+        """Answer one question at once; raises ``EngineFailed``, and mends what failed behind it."""
         try:
             return Answer(self._policy.decide(input_bytes))
         except EngineFailed:

@@ -84,7 +84,9 @@ def _from_body(action: Action, body: Body, declared: Mapping[str, Any]) -> dict[
     if body.kind == "form":
         value = {name: _convert(text, declared.get(name)) for name, text in value.items()}
     for name in value:
-        _check_source(name, declared, "body")
+        schema = declared.get(name)
+        if type(schema) is dict and SOURCE_KEYWORD in schema:
+            _check_source(name, declared, "body")
     return dict(value)
 
 

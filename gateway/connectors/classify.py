@@ -177,6 +177,9 @@ class Candidates(NamedTuple):
 
         Raises `Refusal` ``unclassified`` when none or more than one agrees.
         """
+        if len(self.found) == 1 and not self.found[0][0].body:
+            entry, arguments = self.found[0]
+            return Classified(entry.action, arguments)
         agreeing = [(entry, found) for entry, found in self.found if not entry.body or entry.body_agrees(body)]
         if len(agreeing) != 1:
             raise refusal("unclassified", "the body names no action of this connector")

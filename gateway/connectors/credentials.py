@@ -155,6 +155,11 @@ class CredentialInjector:
         else:
             self._static = _static(auth, self._fields)
 
+    @property
+    def known(self) -> Injected | None:
+        """The headers to inject, where they need no asking; else `headers` gets them."""
+        return self._static
+
     async def headers(self) -> Injected:
         """The headers to inject now.
 

@@ -21,7 +21,21 @@ SECRET_MIN_BYTES: Final = 8
 """Shorter secrets would be found in ordinary text."""
 
 
-def spellings(secrets: Iterable[str]) -> tuple[bytes, ...]:
+class Spellings(tuple[bytes, ...]):
+    """Byte sequences that must not leave, measured once."""
+
+    longest: int
+    starts: frozenset[bytes]
+
+    def __new__(cls, secrets: Iterable[bytes] = ()) -> Spellings:
+        """Take the sequences and note the length of the longest and the octets they begin with."""
+        made = super().__new__(cls, secrets)
+        made.longest = max((len(secret) for secret in made), default=0)
+        made.starts = frozenset(secret[:1] for secret in made)
+        return made
+
+
+def spellings(secrets: Iterable[str]) -> Spellings:
     """The byte sequences to look for: each secret as it is, URL-quoted, JSON-escaped and in base64."""
     found: dict[bytes, None] = {}
     for secret in secrets:
@@ -31,28 +45,24 @@ def spellings(secrets: Iterable[str]) -> tuple[bytes, ...]:
         escaped = secret.replace("\\", "\\\\").replace('"', '\\"').replace("/", "\\/")
         for form in (raw, quote(secret, safe="").encode(), escaped.encode("utf-8"), base64.b64encode(raw)):
             found[form] = None
-    return tuple(found)
+    return Spellings(found)
 
 
 class LeakDetector:
     """Passes the bytes of one answer through. `secrets` as `spellings` gives them; one detector per answer."""
 
-    __slots__ = ("_held", "_longest", "_secrets", "_starts")
+    __slots__ = ("_held", "_secrets")
 
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
-        self._secrets = secrets
-        self._longest = max((len(secret) for secret in secrets), default=0)
-        self._starts = frozenset(secret[:1] for secret in secrets)
+        self._secrets = secrets if isinstance(secrets, Spellings) else Spellings(secrets)
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """The bytes that may leave now. Raises `Refusal` ``upstream_failed`` when a secret is in the answer."""
-        if not self._longest:
+        if not self._secrets:
             return chunk
         window = self._held + chunk if self._held else chunk
-        for secret in self._secrets:
-            if secret in window:
-                raise refusal("upstream_failed", "the answer held a credential of the instance")
+        self.check_whole(window)
         hold = self._suspicious_suffix(window)
         self._held = window[len(window) - hold :] if hold else b""
         return window[: len(window) - hold] if hold else window
@@ -64,16 +74,20 @@ class LeakDetector:
 
     def check(self, values: Iterable[str]) -> None:
         """Raise for a secret in one of an answer's header values, none of which holds a line end."""
-        raw = "\n".join(values).encode("utf-8", "surrogateescape")
+        self.check_whole("\n".join(values).encode("utf-8", "surrogateescape"))
+
+    def check_whole(self, raw: bytes) -> None:
+        """Raise for a secret in `raw`, which nothing follows."""
         for secret in self._secrets:
             if secret in raw:
                 raise refusal("upstream_failed", "the answer held a credential of the instance")
 
     def _suspicious_suffix(self, window: bytes) -> int:
         """The length of the longest suffix of `window` that a secret begins with."""
-        tail = window[-(self._longest - 1) :] if self._longest > 1 else b""
+        longest = self._secrets.longest
+        tail = window[-(longest - 1) :] if longest > 1 else b""
         best = 0
-        for start in self._starts:
+        for start in self._secrets.starts:
             at = tail.find(start)
             while at >= 0 and len(tail) - at > best:
                 suffix = tail[at:]

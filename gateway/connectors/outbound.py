@@ -8,7 +8,7 @@ Answers lose hop-by-hop fields and cookies and gain the sandbox that keeps them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -131,12 +131,10 @@ def forward_headers(headers: HeaderPairs, policy: HeaderPolicy) -> list[tuple[st
 
 def inject(headers: list[tuple[str, str]], credential: HeaderPairs) -> list[tuple[str, str]]:
     """`headers` with the instance's `credential` headers, which replace whatever has their name."""
-    if not credential:
-        return headers
-    names = {name for name, _ in credential}
-    kept = [pair for pair in headers if pair[0] not in names]
-    kept.extend(credential)
-    return kept
+    for name, _ in credential:
+        headers = [pair for pair in headers if pair[0] != name]
+    headers.extend(credential)
+    return headers
 
 
 def strip_query(raw_query: str, query: tuple[tuple[str, str], ...], found: FoundToken | None) -> str:
@@ -144,10 +142,12 @@ def strip_query(raw_query: str, query: tuple[tuple[str, str], ...], found: Found
 
     `query` holds the decoded pairs of `raw_query`, in order.
     """
+    if not raw_query:
+        return raw_query
     name = _name_in(found, "query")
     if found is not None and found.place == "ticket":
         name = TICKET_PARAMETER
-    if name is None or not raw_query:
+    if name is None:
         return raw_query
     parts = raw_query.split("&")
     return "&".join(part for part, (key, _) in zip(parts, query, strict=True) if key != name)
@@ -155,6 +155,8 @@ def strip_query(raw_query: str, query: tuple[tuple[str, str], ...], found: Found
 
 def without_token(query: tuple[tuple[str, str], ...], found: FoundToken | None) -> tuple[tuple[str, str], ...]:
     """The decoded pairs without the caller's token or ticket: what `gather` and classification see."""
+    if not query:
+        return query
     name = TICKET_PARAMETER if found is not None and found.place == "ticket" else _name_in(found, "query")
     return query if name is None else tuple(pair for pair in query if pair[0] != name)
 
@@ -187,10 +189,14 @@ def strip_response_headers(headers: Iterable[tuple[str, str]], policy: HeaderPol
     **Security**: page 12 rule 18; cookies and `SameSite` ignore ports, so an answer under ``/c/`` must never act in the
     origin of the console.
     """
-    pairs = tuple([(name.lower(), value) for name, value in headers])
-    nominated = connection_nominated(pairs)
+    return kept_response_headers([(name.lower(), value) for name, value in headers], policy)
+
+
+def kept_response_headers(lowered: Sequence[tuple[str, str]], policy: HeaderPolicy) -> list[tuple[str, str]]:
+    """As `strip_response_headers`, for names that are in lower case already."""
+    nominated = connection_nominated(lowered)
     dropped = policy.dropped_answers | nominated if nominated else policy.dropped_answers
-    kept = [pair for pair in pairs if pair[0] not in dropped and not pair[0].startswith("tidegate-")]
+    kept = [pair for pair in lowered if pair[0] not in dropped and not pair[0].startswith("tidegate-")]
     kept.extend(SANDBOX)
     return kept
 
@@ -198,5 +204,11 @@ def strip_response_headers(headers: Iterable[tuple[str, str]], policy: HeaderPol
 def check_answer_coding(headers: Iterable[tuple[str, str]]) -> None:
     """Raise `Refusal` ``upstream_failed`` for a compressed answer: it was asked for without and cannot be inspected."""
     for name, value in headers:
-        if name.lower() == "content-encoding" and value.strip().lower() not in ("", "identity"):
-            raise refusal("upstream_failed", "the service compressed its answer although it was asked not to")
+        if name.lower() == "content-encoding":
+            check_coding(value)
+
+
+def check_coding(value: str) -> None:
+    """Raise `Refusal` ``upstream_failed`` for a `Content-Encoding` that compresses."""
+    if value.strip().lower() not in ("", "identity"):
+        raise refusal("upstream_failed", "the service compressed its answer although it was asked not to")

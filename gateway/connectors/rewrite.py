@@ -74,6 +74,7 @@ class Rewriter:
         "_paths",
         "_start",
         "_tickets",
+        "searches_bodies",
     )
 
     def __init__(self, manifest: ConnectorManifest, targets: Sequence[RewriteTarget]) -> None:
@@ -86,6 +87,7 @@ class Rewriter:
         others = (path for path in manifest.rewrite.json_ if _ANYWHERE.fullmatch(path) is None)
         self._paths = tuple(_parse_path(path) for path in others)
         self._tickets = tuple(_parse_path(path) for path in manifest.rewrite.tickets)
+        self.searches_bodies: Final = bool(self._paths or self._names or self._tickets)
         self._everywhere = "$..*" in manifest.rewrite.json_
         self._leaves = tuple(b'"' + path.rpartition(".")[2].encode() + b'"' for path in manifest.rewrite.tickets)
         self._headers = frozenset(name.lower() for name in manifest.rewrite.headers)
@@ -100,7 +102,7 @@ class Rewriter:
 
     def applies_to(self, content_type: str | None) -> bool:
         """Whether an answer of this media type must be read whole, because URLs in it may be rewritten."""
-        if not self._paths and not self._names and not self._tickets:
+        if not self.searches_bodies:
             return False
         return content_type is not None and _JSON_TYPE.fullmatch(content_type) is not None
 

@@ -60,33 +60,47 @@ class Answer:
         Raises `ClientGone` when the client is not there any more, and whatever the body's iterator raises; after either
         the connection is to be dropped.
         """
-        try:
-            await self._send(request, close)
-        finally:
-            await self._end_body()
-
-    async def _send(self, request: web.BaseRequest, close: bool) -> None:
         transport = request.transport
-        if transport is None:
-            raise ClientGone("the client closed before the answer")
-        bodiless = request.method == "HEAD" or self.status in _BODILESS
-        lines, declared = self._head(close)
-        if isinstance(self.body, bytes):
-            if declared is None and self.status not in _BODILESS:
-                lines.append(f"Content-Length: {len(self.body)}")
-            transport.write(_encode(lines) + (b"" if bodiless else self.body))
-            await _drain(request)
+        body = self.body
+        if isinstance(body, bytes):
+            if transport is None:
+                raise ClientGone("the client closed before the answer")
+            self._write_whole(transport, body, request.method == "HEAD", close)
+            protocol = request.protocol
+            if protocol.writing_paused or protocol.transport is None:
+                await _drain(request)
             return
+        try:
+            if transport is None:
+                raise ClientGone("the client closed before the answer")
+            await self._send_pieces(request, transport, body, close)
+        finally:
+            closing = getattr(body, "aclose", None)
+            if closing is not None:
+                await closing()
+
+    def _write_whole(self, transport: asyncio.Transport, body: bytes, head_only: bool, close: bool) -> None:
+        lines, declared = self._head(close)
+        if self.status in _BODILESS:
+            head_only = True
+        elif declared is None:
+            lines.append(f"Content-Length: {len(body)}")
+        transport.write(_encode(lines) if head_only else _encode(lines) + body)
+
+    async def _send_pieces(
+        self, request: web.BaseRequest, transport: asyncio.Transport, body: AsyncIterator[bytes], close: bool
+    ) -> None:
+        lines, declared = self._head(close)
         chunked = declared is None and self.status not in _BODILESS and request.version >= (1, 1)
         if chunked:
             lines.append("Transfer-Encoding: chunked")
         transport.write(_encode(lines))
-        if bodiless:
+        if request.method == "HEAD" or self.status in _BODILESS:
             return
         if chunked:
-            await _write_chunked(request, self.body)
+            await _write_chunked(request, body)
         else:
-            await _write_plain(request, self.body, declared)
+            await _write_plain(request, body, declared)
 
     def _head(self, close: bool) -> tuple[list[str], int | None]:
         lines = [f"HTTP/1.1 {self.status} {self.reason}"]
@@ -103,11 +117,6 @@ class Answer:
         if close:
             lines.append("Connection: close")
         return lines, declared
-
-    async def _end_body(self) -> None:
-        closing = getattr(self.body, "aclose", None)
-        if closing is not None:
-            await closing()
 
 
 def _encode(lines: list[str]) -> bytes:

@@ -57,6 +57,14 @@ def has_body(request: web.BaseRequest) -> bool:
     return request.can_read_body or not request.content.at_eof()
 
 
+def body_at_hand(request: web.BaseRequest, max_bytes: int) -> bytes | None:
+    """The whole body if it came with the head and has at most `max_bytes`; else nothing is taken."""
+    content = request.content
+    if not content.is_eof() or content.exception() is not None or content.total_bytes > max_bytes:
+        return None
+    return content.read_nowait()
+
+
 async def read_body(request: web.BaseRequest, max_bytes: int) -> bytes:
     """The whole body, at most `max_bytes` long.
 
@@ -65,8 +73,9 @@ async def read_body(request: web.BaseRequest, max_bytes: int) -> bytes:
     declared = request.content_length
     if declared is not None and declared > max_bytes:
         raise refusal("body_too_large", f"the body is larger than {max_bytes} bytes")
-    if request.content.is_eof() and request.content.exception() is None and request.content.total_bytes <= max_bytes:
-        return request.content.read_nowait()  # it came with the head
+    whole = body_at_hand(request, max_bytes)
+    if whole is not None:
+        return whole
     chunks: list[bytes] = []
     size = 0
     async for chunk in stream_body(request):
@@ -97,3 +106,13 @@ async def stream_body(request: web.BaseRequest) -> AsyncIterator[bytes]:
             yield chunk
         elif content.at_eof():
             return
+
+
+async def bounded_body(request: web.BaseRequest, max_bytes: int) -> AsyncIterator[bytes]:
+    """As `stream_body`, at most `max_bytes` in all; one more is `body_too_large`."""
+    size = 0
+    async for piece in stream_body(request):
+        size += len(piece)
+        if size > max_bytes:
+            raise refusal("body_too_large", f"the body of this action is at most {max_bytes} bytes")
+        yield piece

@@ -28,6 +28,9 @@ class Phase(StrEnum):
     BODY = "body"
 
 
+_BETWEEN, _HEAD, _BODY = Phase  # look-ups on an enumeration's class are slow, and these happen for every request
+
+
 class _Chunk(StrEnum):
     SIZE = "size"
     DATA = "data"
@@ -57,7 +60,7 @@ class FramingWatch:
         Source: RFC 9112 §6 (framing), §7.1 (chunks and trailers).
         """
         while data:
-            if self.phase is not Phase.BODY:
+            if self.phase is not _BODY:
                 data = self._feed_head(data)
             elif self._chunk is None:
                 taken = min(self._remaining, len(data))
@@ -70,19 +73,21 @@ class FramingWatch:
                 data = self._feed_chunks(data)
 
     def _feed_head(self, data: bytes) -> bytes:
-        if self.phase is Phase.BETWEEN:
+        if self.phase is _BETWEEN:
             data = data.lstrip(b"\r\n")
             if not data:
                 return b""
-            self.phase = Phase.HEAD
+            self.phase = _HEAD
         pending = self._pending + data if self._pending else data
         end = pending.find(b"\r\n\r\n")
-        self._check_head(pending if end < 0 else pending[: end + 2])
         if end < 0:
+            self._check_head(pending)
             self._pending = pending
             return b""
+        head = pending[: end + 2]
+        self._check_head(head)
         self._pending = b""
-        self._begin_body(pending[: end + 2])
+        self._begin_body(head)
         return pending[end + 4 :]
 
     def _check_head(self, head: bytes) -> None:
@@ -115,7 +120,7 @@ class FramingWatch:
             if not length.isdigit() or len(length) > 18:
                 raise refusal("malformed_request", "Content-Length is no number")
             self._remaining = int(length)
-        self.phase = Phase.BODY if self._chunk is not None or self._remaining else Phase.BETWEEN
+        self.phase = _BODY if self._chunk is not None or self._remaining else _BETWEEN
 
     def _feed_chunks(self, data: bytes) -> bytes:
         if self._chunk in (_Chunk.DATA, _Chunk.END):

@@ -39,16 +39,14 @@ SINGLE = frozenset(
         "transfer-encoding",
     }
 )
-_WATCHED = (
-    METHOD_OVERRIDES
-    | TARGET_OVERRIDES
-    | SINGLE
-    | {"upgrade", "trailer", "http2-settings", "proxy-connection", "connection"}
-)
+_OVERRIDES = METHOD_OVERRIDES | TARGET_OVERRIDES
+_NOT_ACCEPTED = frozenset({"upgrade", "trailer", "http2-settings"})
+_WATCHED = _OVERRIDES | _NOT_ACCEPTED | SINGLE | {"proxy-connection", "connection"}
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)\"?", re.IGNORECASE)
 _PREFERENCE = re.compile(r"\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)\s*(?:=\s*(\"[^\"]*\"|[^\s;,\"]*))?[^,\"]*")
 _WAIT_SECONDS = re.compile(r"[0-9]{1,6}")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class RequestHead(NamedTuple):
@@ -99,21 +97,23 @@ def check_head(head: RequestHead) -> None:
 
 
 def _check_watched(watched: dict[str, str]) -> None:
-    for name in watched:
-        if name in METHOD_OVERRIDES or name in TARGET_OVERRIDES:
-            raise refusal("malformed_request", f"the header {name} would change the request")
-    for name in ("upgrade", "http2-settings", "trailer"):
-        if name in watched:
-            raise refusal("malformed_request", f"the header {name} is not accepted")
+    if not _OVERRIDES.isdisjoint(watched):
+        name = next(name for name in watched if name in _OVERRIDES)
+        raise refusal("malformed_request", f"the header {name} would change the request")
+    if not _NOT_ACCEPTED.isdisjoint(watched):
+        name = next(name for name in watched if name in _NOT_ACCEPTED)
+        raise refusal("malformed_request", f"the header {name} is not accepted")
     _check_framing(watched)
-    if watched.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+    coding = watched.get("content-encoding")
+    if coding is not None and coding.strip().lower() not in ("identity", ""):
         raise refusal("malformed_request", "a request body may not be compressed")
     content_type = watched.get("content-type")
     if content_type is not None and "charset" in content_type.lower():
         charsets = _CHARSET.findall(content_type)
         if len(charsets) != 1 or charsets[0].lower() not in ("utf-8", "utf8"):
             raise refusal("malformed_request", "the charset of a body is UTF-8")
-    if watched.get("expect", "100-continue").strip().lower() != "100-continue":
+    expected = watched.get("expect")
+    if expected is not None and expected.strip().lower() != "100-continue":
         raise refusal("malformed_request", "the header expect names something else than 100-continue")
 
 
@@ -124,7 +124,7 @@ def _check_framing(watched: dict[str, str]) -> None:
         raise refusal("malformed_request", "Content-Length and Transfer-Encoding exclude each other")
     if coding is not None and coding.strip().lower() != "chunked":
         raise refusal("malformed_request", "the only transfer coding is chunked")
-    if length is not None and re.fullmatch(r"[0-9]{1,18}", length) is None:
+    if length is not None and _LENGTH.fullmatch(length) is None:
         raise refusal("malformed_request", "Content-Length is no number")
 
 
@@ -145,7 +145,7 @@ def check_host(
     raise refusal("malformed_request", "the Host header names no host of this listener")
 
 
-def connection_nominated(headers: HeaderPairs) -> frozenset[str]:
+def connection_nominated(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
     """Names of headers that `Connection` makes hop-by-hop; they are dropped before anything is injected.
 
     Source: RFC 9110 §7.6.1.

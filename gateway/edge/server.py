@@ -114,10 +114,16 @@ class _Connection(RequestHandler):
                 self._pause_reading_for_buffer()
 
     def _follow(self, data: bytes) -> None:
-        before = (self._watch.phase, self._watch.heads)
-        self._watch.feed(data)
-        if (self._watch.phase, self._watch.heads) != before:
+        watch = self._watch
+        phase, heads = watch.phase, watch.heads
+        watch.feed(data)
+        if watch.phase is not phase or watch.heads != heads:
             self._phase_since, self._paused_seconds = self._loop.time(), 0.0
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Every read of a body asks for this; only after a pause is there something to resume."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has sent everything may still read: its request is answered, and no other one follows.

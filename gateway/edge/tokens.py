@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.edge.problem import refusal
@@ -53,17 +54,15 @@ def find_token(
     Security: page 12 rule 6. A second credential could make the service act as somebody else than was decided. Where a
     token is looked for is not said to who brings none: it would tell which services stand behind the gate.
     """
-    accepted = {_ALIASES.get(place, place): place for place in places}
+    accepted, beside, refused = _searched(tuple(places), tuple(credential_places))
     found: list[FoundToken] = []
     _from_authorization(headers, accepted, found)
-    for place, name in accepted.items():
-        if place not in _AUTHORIZATION:
-            found.extend(FoundToken(value, name) for value in _values(place, headers, query, form))
-    if "ticket" not in accepted and any(key == TICKET_PARAMETER for key, _ in query):
+    for place in beside:
+        found.extend(FoundToken(value, accepted[place]) for value in _values(place, headers, query, form))
+    if query and "ticket" not in accepted and any(key == TICKET_PARAMETER for key, _ in query):
         raise _elsewhere()
-    for credential_place in credential_places:
-        place = _ALIASES.get(credential_place, credential_place)
-        if place not in accepted and place not in _AUTHORIZATION and _values(place, headers, query, form):
+    for place in refused:
+        if _values(place, headers, query, form):
             raise _elsewhere()
     if not found:
         raise refusal("identity_missing", "no Tidegate token stands where this service's clients put their secret")
@@ -74,11 +73,28 @@ def find_token(
     return found[0]
 
 
+class _Searched(NamedTuple):
+    """The places of one manifest: those a token is taken from, by their names in the manifest, the ones among them beside
+    `Authorization`, and those that nothing may stand at."""
+
+    accepted: Mapping[str, str]
+    beside: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _searched(places: tuple[str, ...], credential_places: tuple[str, ...]) -> _Searched:
+    accepted = {_ALIASES.get(place, place): place for place in places}
+    known = (_ALIASES.get(place, place) for place in credential_places)
+    refused = tuple(place for place in known if place not in accepted and place not in _AUTHORIZATION)
+    return _Searched(accepted, tuple(place for place in accepted if place not in _AUTHORIZATION), refused)
+
+
 def _elsewhere() -> Refusal:
     return refusal("malformed_request", "a credential stands where this instance takes none from its callers")
 
 
-def _from_authorization(headers: Pairs, accepted: dict[str, str], found: list[FoundToken]) -> None:
+def _from_authorization(headers: Pairs, accepted: Mapping[str, str], found: list[FoundToken]) -> None:
     for name, value in headers:
         if name != "authorization":
             continue

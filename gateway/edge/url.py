@@ -22,7 +22,7 @@ _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)+")
 _QUERY = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]^|{}]|%[0-9A-Fa-f]{2})*")
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?#@\\\s]+)(/[^\s]*|\?[^\s]*)?")
 _FORBIDDEN_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb]|25|0[0-9A-Fa-f]|1[0-9A-Fa-f]|7[Ff])")
-_SAFE_SEGMENT = re.compile(r"[A-Za-z0-9\-_~!$&'()*+,=:@.]*")
+_DOT_SEGMENTS = frozenset({".", ".."})
 
 
 class CanonicalTarget(NamedTuple):
@@ -52,7 +52,7 @@ def canonical_path(raw_target: str, *, uri_max_bytes: int = URI_MAX_BYTES) -> Ca
     path, mark, raw_query = raw_target.partition("?")
     if _PATH.fullmatch(path) is None:
         raise refusal("malformed_request", "the path holds characters that have no single reading")
-    if _FORBIDDEN_ESCAPE.search(path) is not None:
+    if "%" in path and _FORBIDDEN_ESCAPE.search(path) is not None:
         raise refusal("malformed_request", "the path holds an encoded separator, percent sign or control character")
     segments = _segments(path)
     return CanonicalTarget(path, segments, raw_query, _pairs(raw_query) if mark else ())
@@ -78,15 +78,14 @@ def origin_form(raw_target: str, host: str | None) -> str:
 
 
 def _segments(path: str) -> tuple[str, ...]:
+    """The decoded segments of a path that holds only characters and escapes of `_PATH`."""
     segments = path[1:].split("/")
-    for position, segment in enumerate(segments):
-        if _SAFE_SEGMENT.fullmatch(segment) is None:
-            segment = _decode(segment, "path")
-            segments[position] = segment
-        if segment in (".", ".."):
-            raise refusal("malformed_request", "the path holds a dot segment")
-        if not segment and position != len(segments) - 1:
-            raise refusal("malformed_request", "the path holds an empty segment")
+    if "%" in path:
+        segments = [_decode(segment, "path") if "%" in segment else segment for segment in segments]
+    if not _DOT_SEGMENTS.isdisjoint(segments):
+        raise refusal("malformed_request", "the path holds a dot segment")
+    if not all(segments[:-1]):
+        raise refusal("malformed_request", "the path holds an empty segment")
     return tuple(segments)
 
 

@@ -44,12 +44,6 @@ class PoolLimits:
     addresses_tried_max: int = 4
 
 
-@dataclass(slots=True)
-class _Idle:
-    protocol: UpstreamProtocol
-    since: float
-
-
 class UpstreamPool:
     """The connections of one (tenant, instance, credential)."""
 
@@ -66,7 +60,7 @@ class UpstreamPool:
         self._ssl_context = ssl_context
         self._limits = limits or PoolLimits()
         self._free = asyncio.Semaphore(self._limits.connections_max)
-        self._idle: dict[Origin, deque[_Idle]] = {}
+        self._idle: dict[Origin, deque[UpstreamProtocol]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -88,7 +82,10 @@ class UpstreamPool:
         if self._closed:
             raise UpstreamNotSent("the gate is closing")
         origin, target = split_url(url if isinstance(url, str) else str(url))
-        await self._acquire(timeouts)
+        if self._free.locked():
+            await self._acquire(timeouts)
+        else:
+            await self._free.acquire()
         protocol: UpstreamProtocol | None = None
         handed_over = False
         try:
@@ -110,15 +107,12 @@ class UpstreamPool:
             self._sweeper.cancel()
             self._sweeper = None
         for waiting in self._idle.values():
-            for idle in waiting:
-                idle.protocol.close()
+            for protocol in waiting:
+                protocol.close()
         self._idle.clear()
         await asyncio.sleep(0)  # lets the transports close
 
     async def _acquire(self, timeouts: UpstreamTimeouts) -> None:
-        if not self._free.locked():
-            await self._free.acquire()
-            return
         try:
             async with asyncio.timeout(timeouts.connect_seconds):
                 await self._free.acquire()
@@ -127,29 +121,35 @@ class UpstreamPool:
 
     def _take(self, origin: Origin, method: str) -> UpstreamProtocol | None:
         waiting = self._idle.get(origin)
+        if not waiting:
+            return None
         now = asyncio.get_running_loop().time()
         longest = self._limits.idle_seconds if method in _SAFE else self._limits.idle_unsafe_seconds
         while waiting:
-            idle = waiting.pop()  # the one used last
-            trusted = min(longest, idle.protocol.keep_alive_seconds or longest)
-            if now - idle.since <= trusted and idle.protocol.is_reusable():
-                return idle.protocol
-            if now - idle.since <= self._limits.idle_seconds and idle.protocol.is_reusable():
-                waiting.append(idle)  # good enough for a request that may be repeated
-                return None
-            idle.protocol.close()
+            protocol = waiting.pop()  # the one used last
+            idle_seconds = now - protocol.idle_since
+            if protocol.is_reusable():
+                if idle_seconds <= min(longest, protocol.keep_alive_seconds or longest):
+                    return protocol
+                if idle_seconds <= self._limits.idle_seconds:
+                    waiting.append(protocol)  # good enough for a request that may be repeated
+                    return None
+            protocol.close()
         return None
 
     def _give(self, origin: Origin, protocol: UpstreamProtocol | None, reusable: bool) -> None:
         self._free.release()
         if protocol is None:
             return
-        waiting = self._idle.setdefault(origin, deque())
+        waiting = self._idle.get(origin)
+        if waiting is None:
+            waiting = self._idle[origin] = deque()
         if self._closed or not reusable or not protocol.is_reusable() or len(waiting) >= self._limits.idle_max:
             protocol.abort()
             return
         loop = asyncio.get_running_loop()
-        waiting.append(_Idle(protocol, loop.time()))
+        protocol.idle_since = loop.time()
+        waiting.append(protocol)
         if self._sweeper is None:
             self._sweeper = loop.call_later(self._limits.idle_seconds, self._sweep)
 
@@ -158,8 +158,8 @@ class UpstreamPool:
         loop = asyncio.get_running_loop()
         oldest = loop.time() - self._limits.idle_seconds
         for origin, waiting in list(self._idle.items()):
-            while waiting and (waiting[0].since <= oldest or not waiting[0].protocol.is_reusable()):
-                waiting.popleft().protocol.close()
+            while waiting and (waiting[0].idle_since <= oldest or not waiting[0].is_reusable()):
+                waiting.popleft().close()
             if not waiting:
                 del self._idle[origin]
         self._sweeper = loop.call_later(self._limits.idle_seconds, self._sweep) if self._idle else None

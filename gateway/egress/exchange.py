@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EofStream, StreamReader
 
 from gateway.egress.errors import UpstreamError, UpstreamFailed, UpstreamTimeout
-from gateway.egress.wire import Origin, body_framing, declared_length, encode_head
+from gateway.egress.wire import Origin, body_framing, declared_length, encode_head, lower_name
 from gateway.errors import GateError, GateMisuse, Refusal
 
 READ_BUFFER_BYTES: Final = 65_536
@@ -27,7 +27,7 @@ HEAD_LINE_MAX_BYTES: Final = 16_384
 HEAD_FIELDS_MAX: Final = 128
 INTERIM_ANSWERS_MAX: Final = 8
 
-_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"timeout\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(r"timeout\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,19 @@ class UpstreamTimeouts:
 
 
 class UpstreamProtocol(ResponseHandler):
-    """aiohttp's client protocol; a reset is never mistaken for the end of a body."""
+    """aiohttp's client protocol; a reset is never mistaken for the end of a body.
+
+    Its deadline is a number that moves with every read; one timer per connection comes back as long as there is one,
+    where aiohttp sets and cancels a timer for each read.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.keep_alive_seconds: float | None = None
+        self.idle_since = 0.0
+        self._deadline: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """A body that is delimited by the close of the connection ends only with an orderly close."""
@@ -53,6 +61,43 @@ class UpstreamProtocol(ResponseHandler):
         if exc is not None and payload is not None and not payload.is_eof():
             payload.set_exception(ClientPayloadError("the connection was reset"))
         super().connection_lost(exc)
+        self._drop_timeout()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Every read of a body asks for this; only after a pause is there something to resume."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def _reschedule_timeout(self) -> None:
+        seconds = self._read_timeout
+        if not seconds:
+            self._deadline = None
+            return
+        self._deadline = due = self._loop.time() + seconds
+        if self._alarm is None:
+            self._set_alarm(due)
+        elif due < self._alarm_at:
+            self._alarm.cancel()
+            self._set_alarm(due)
+
+    def _drop_timeout(self) -> None:
+        self._deadline = None
+        if self.transport is None and self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _set_alarm(self, due: float) -> None:
+        self._alarm, self._alarm_at = self._loop.call_at(due, self._ring), due
+
+    def _ring(self) -> None:
+        self._alarm, due = None, self._deadline
+        if due is None:
+            return
+        if self._loop.time() < due:
+            self._set_alarm(due)
+        else:
+            self._deadline = None
+            self._on_read_timeout()
 
     def is_reusable(self) -> bool:
         """Whether the connection is open, and nothing unread or unexpected is on it."""
@@ -76,17 +121,24 @@ class UpstreamResponse:
     `headers` are in their order and spelling. `trailers` are those that the parser keeps: none so far.
     """
 
-    __slots__ = ("_exchange", "_payload", "headers", "reason", "status", "trailers")
+    __slots__ = ("_exchange", "_payload", "_raw_headers", "reason", "status", "trailers")
 
     def __init__(self, message: RawResponseMessage, payload: StreamReader, exchange: Exchange) -> None:
         self.status: int = message.code
         self.reason: str = message.reason
-        self.headers: tuple[tuple[str, str], ...] = tuple(
-            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.raw_headers]
-        )
+        self._raw_headers = message.raw_headers
         self.trailers: tuple[tuple[str, str], ...] = ()
         self._payload = payload
         self._exchange = exchange
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The fields as they came, text in latin-1."""
+        return tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw_headers])
+
+    def lowered(self) -> list[tuple[str, str]]:
+        """The fields in their order, with names in lower case."""
+        return [(lower_name(name), value.decode("latin-1")) for name, value in self._raw_headers]
 
     @property
     def content(self) -> AsyncIterator[bytes]:
@@ -105,14 +157,12 @@ class UpstreamResponse:
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def whole(self, max_bytes: int) -> bytes | None:
+    def whole(self, max_bytes: int) -> bytes | None:
         """The body if all of it is here already and it has at most `max_bytes`; else nothing is taken."""
         payload = self._payload
         if not payload.is_eof() or payload.exception() is not None or payload.total_bytes > max_bytes:
             return None
-        body = payload.read_nowait()
-        await self._exchange.finish(reusable=True)
-        return body
+        return payload.read_nowait() if self._exchange.end() else None
 
     def stop(self) -> None:
         """Cut the answer here: whoever waits for its body gets `UpstreamFailed` now."""
@@ -193,6 +243,15 @@ class Exchange:
         protocol.read_timeout = self._timeouts.between_bytes_seconds
         protocol.keep_alive_seconds = _keep_alive(message)
         return UpstreamResponse(message, payload, self)
+
+    def end(self) -> bool:
+        """Give the connection back after a whole answer; false when a body is still being sent or that was."""
+        if self._pump is not None:
+            return False
+        release, self._release = self._release, None
+        if release is not None:
+            release(True)
+        return True
 
     async def finish(self, reusable: bool) -> None:
         """Give the connection back, or drop it. Safe to call again."""
@@ -284,9 +343,8 @@ class Exchange:
 
 def _keep_alive(message: RawResponseMessage) -> float | None:
     """How long the upstream says it keeps an unused connection, less a second for the way."""
-    for name, value in message.raw_headers:
-        if name.lower() == b"keep-alive":
-            match = _KEEP_ALIVE_TIMEOUT.search(value)
-            if match is not None:
-                return max(0.1, int(match.group(1)) - 1.0)
+    for value in message.headers.getall("Keep-Alive", ()):
+        match = _KEEP_ALIVE_TIMEOUT.search(value)
+        if match is not None:
+            return max(0.1, int(match.group(1)) - 1.0)
     return None

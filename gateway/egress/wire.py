@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -16,7 +16,7 @@ from gateway.errors import GateMisuse
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TARGET: Final = re.compile(r"/[!-~]*")
-_VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
+_LINES: Final = re.compile(r"[\t -~\x80-\xff\r\n]*")
 _AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -42,17 +42,17 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host and port of an upstream."""
+    """Scheme, host and port of an upstream; `authority` stands in the Host header, without the scheme's own port."""
 
     scheme: str
     host: str
     port: int
+    authority: str = field(init=False, compare=False)
 
-    @property
-    def authority(self) -> str:
-        """As it stands in the Host header: without the scheme's default port."""
+    def __post_init__(self) -> None:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if _DEFAULT_PORTS[self.scheme] == self.port else f"{host}:{self.port}"
+        authority = host if _DEFAULT_PORTS[self.scheme] == self.port else f"{host}:{self.port}"
+        object.__setattr__(self, "authority", authority)
 
 
 @lru_cache(maxsize=1024)
@@ -102,17 +102,33 @@ def encode_head(
     """
     if _TOKEN.fullmatch(method) is None or _TARGET.fullmatch(target) is None:
         raise GateMisuse("method or target cannot be written as one request line")
-    lines = [f"{method} {target} HTTP/1.1\r\nHost: {origin.authority}"]
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
     for name, value in headers:
-        if name.lower() in _OWN:
-            continue
-        if _TOKEN.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
-            raise GateMisuse("a header cannot be written as one line")
-        lines.append(f"{name}: {value}")
+        if _is_written(name):
+            lines.append(f"{name}: {value}")
     if framing is not None:
         lines.append(framing)
-    lines.append("\r\n")
-    return "\r\n".join(lines).encode("latin-1")
+    text = "\r\n".join(lines)
+    ends = len(lines) - 1
+    if _LINES.fullmatch(text) is None or text.count("\n") != ends or text.count("\r") != ends:
+        raise GateMisuse("a header cannot be written as one line")
+    return text.encode("latin-1") + b"\r\n\r\n"
+
+
+@lru_cache(maxsize=1024)
+def _is_written(name: str) -> bool:
+    """Whether a header of this name goes out: those that are written here do not."""
+    if name.lower() in _OWN:
+        return False
+    if _TOKEN.fullmatch(name) is None:
+        raise GateMisuse("a header cannot be written as one line")
+    return True
+
+
+@lru_cache(maxsize=1024)
+def lower_name(raw: bytes) -> str:
+    """The name of an answer's header as it is compared: text in lower case."""
+    return raw.decode("latin-1").lower()
 
 
 def body_framing(method: str, body_bytes: int | None) -> str | None:

@@ -9,21 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from bundles.canonical import JsonValue, canonical_json
 from gateway.approvals.model import Approval, CallFields, HeldCall
 from gateway.approvals.model import Reason as HeldReason
 from gateway.edge.identity import Subject
+from gateway.edge.problem import refusal
 from gateway.flow.values import GovernedCall, Trace
-from gateway.ledger.record import RecordDraft, RecordKind, keyed_digest
+from gateway.ledger.record import (
+    Canonical,
+    Part,
+    RecordDraft,
+    RecordKind,
+    RecordMalformed,
+    canonical,
+    canonical_text,
+    keyed_digest_json,
+)
 from gateway.store.port import CallRow, CallState
 from pdp.decided import Decided
-from pdp.documents import ActionFacts, ApprovalObligation, PolicyInput, ResourceFacts, SubjectFacts
+from pdp.documents import ActionFacts, ApprovalObligation, PolicyInput, Reason, ResourceFacts, SubjectFacts
 
 ACTOR: Final = "gateway"
 REASONS_MAX: Final = 32
 RECORDED_TEXT_MAX_CHARACTERS: Final = 256
+CACHED_MAX: Final = 4_096
+"""Subjects, actions, bundles and reasons whose part of a record is kept encoded."""
 
 
 def subject_facts(subject: Subject) -> SubjectFacts:
@@ -149,28 +162,78 @@ def subject_record(subject: Subject) -> dict[str, object]:
     return _subject_record(subject)
 
 
-def decision_record(decided: Decided) -> dict[str, object]:
+Ends = tuple[bytes, bytes]
+"""Canonical JSON before and after the one member that differs from call to call."""
+
+
+def decision_record(decided: Decided) -> Canonical:
     """The decision as records keep it: ids and codes, no messages."""
-    record: dict[str, object] = {
-        "id": decided.decision_id,
-        "effect": decided.decision.effect.value,
-        "engine": decided.engine,
-        "input": decided.input_digest,
-        "reasons": [_cut(reason.code) for reason in decided.decision.reasons[:REASONS_MAX]],
-    }
-    return {**record, "cached": True} if decided.cached else record
+    decision = decided.decision
+    before, after = _decision_ends(str(decision.effect), decided.engine, decision.reasons, decided.cached)
+    parts = (before, canonical_text(decided.decision_id), b',"input":', canonical_text(decided.input_digest), after)
+    return Canonical(b"".join(parts))
 
 
-def policy_record(decided: Decided | None) -> dict[str, object]:
+@lru_cache(maxsize=CACHED_MAX)
+def _decision_ends(effect: str, engine: str, reasons: tuple[Reason, ...], cached: bool) -> Ends:
+    codes = [_cut(reason.code) for reason in reasons[:REASONS_MAX]]
+    value: dict[str, object] = {"id": "", "effect": effect, "engine": engine, "input": "", "reasons": codes}
+    if cached:
+        value["cached"] = True
+    return _ends(value, b'"id":', b'"","input":""')
+
+
+def policy_record(decided: Decided | None) -> Part:
     """The bundle and rules a record stands on."""
     if decided is None:
         return {}
-    return {
-        "bundle": decided.bundle_digest,
-        "revision": _cut(decided.bundle_revision),
-        "sequence": decided.bundle_sequence,
-        "rules": [_cut(reason.rule) for reason in decided.decision.reasons[:REASONS_MAX]],
+    reasons = decided.decision.reasons
+    return _policy_json(decided.bundle_digest, decided.bundle_revision, decided.bundle_sequence, reasons)
+
+
+@lru_cache(maxsize=CACHED_MAX)
+def _policy_json(bundle: str, revision: str, sequence: int, reasons: tuple[Reason, ...]) -> Canonical:
+    rules = [_cut(reason.rule) for reason in reasons[:REASONS_MAX]]
+    return canonical({"bundle": bundle, "revision": _cut(revision), "sequence": sequence, "rules": rules})
+
+
+@lru_cache(maxsize=CACHED_MAX)
+def _subject_json(names: tuple[str, str, str, str], roles: tuple[str, ...], on_behalf_of: str | None) -> Canonical:
+    kind, name, issuer, environment = names
+    return canonical(
+        {
+            "type": kind,
+            "id": name,
+            "issuer": issuer,
+            "environment": environment,
+            "roles": list(roles),
+            "on_behalf_of": on_behalf_of,
+        }
+    )
+
+
+@lru_cache(maxsize=CACHED_MAX)
+def _action_ends(names: tuple[str, str, str, str, str], end: tuple[int | None, str | None] | None) -> Ends:
+    """An action around its resource's id; `end` is status and code of a call that ended."""
+    name, mode, connector, instance, resource_type = names
+    resource = {"type": resource_type, "id": ""}
+    value: dict[str, object] = {
+        "name": name,
+        "mode": mode,
+        "connector": connector,
+        "instance": instance,
+        "resource": resource,
     }
+    if end is not None:
+        value["status"], value["code"] = end
+    return _ends(value, b'"resource":{"id":', b'""')
+
+
+def _ends(value: Mapping[str, object], before: bytes, left_out: bytes) -> Ends:
+    """`value` cut where `left_out` follows `before`. Quotation marks inside texts are escaped, so members match only."""
+    whole = canonical(value)
+    at = whole.index(before + left_out) + len(before)
+    return bytes(whole[:at]), bytes(whole[at + len(left_out) :])
 
 
 def _cut(text: str) -> str:
@@ -178,31 +241,36 @@ def _cut(text: str) -> str:
 
 
 class Recorder:
-    """Makes the record drafts of one call; the digest of its arguments is made once."""
+    """Makes the record drafts of one call; the digest of its arguments is made once.
 
-    __slots__ = ("_action", "_call", "_digests", "_subject", "_tenant_key", "_trace")
+    What many calls have in common is encoded once and spliced in.
+    """
+
+    __slots__ = ("_call", "_digests", "_names", "_tenant_key", "_trace")
 
     def __init__(self, call: GovernedCall, trace: Trace, tenant_key: bytes) -> None:
         self._call = call
         self._trace = trace
         self._tenant_key = tenant_key
-        self._subject = _subject_record(call.subject)
-        self._action: dict[str, object] = {
-            "name": call.action.name,
-            "mode": call.action.mode,
-            "connector": call.plan.manifest.connector,
-            "instance": call.plan.name,
-            "resource": {"type": call.resource_type, "id": _cut(call.resource_id)},
-        }
-        self._digests: dict[str, object] | None = None
+        action, plan = call.action, call.plan
+        self._names = (action.name, action.mode, plan.manifest.connector, plan.name, call.resource_type)
+        self._digests: bytes | None = None
 
-    def _request_digests(self) -> dict[str, object]:
+    def _request_digests(self) -> bytes:
+        """The digests of the request, as an object that is not closed yet."""
         if self._digests is None:
-            key = self._tenant_key
-            self._digests = {"args": keyed_digest(canonical_json(dict(self._call.args)), key)}
-            if self._call.outbound.body:
-                self._digests["body"] = keyed_digest(self._call.outbound.body, key)
+            call, key = self._call, self._tenant_key
+            digests = b'{"args":' + keyed_digest_json(canonical_json(dict(call.args)), key)
+            if call.outbound.body:
+                digests = b'%b,"body":%b' % (digests, keyed_digest_json(call.outbound.body, key))
+            self._digests = digests
         return self._digests
+
+    def _ids(self) -> Canonical:
+        trace = self._trace
+        approval = b"" if trace.approval_id is None else b'"approval":%b,' % canonical_text(trace.approval_id)
+        attempt, call = trace.retries + 1, canonical_text(self._call.call_id)
+        return Canonical(b'{%b"attempt":%d,"call":%b}' % (approval, attempt, call))
 
     def draft(
         self,
@@ -213,30 +281,38 @@ class Recorder:
         response: bytes | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> RecordDraft:
-        """A record of this call as far as it has come."""
-        trace = self._trace
-        action = self._action
-        if kind != "intent":
-            action = {**action, "status": status, "code": code}
+        """A record of this call as far as it has come. Raises `Refusal` ``ledger_unavailable`` for what has no form."""
+        try:
+            ends = _action_ends(self._names, None if kind == "intent" else (status, code))
+            return self._draft(kind, ends, self._all_digests(response, extra))
+        except RecordMalformed as failed:
+            self._trace.fault = failed.detail
+            raise refusal("ledger_unavailable") from failed
+
+    def _all_digests(self, response: bytes | None, extra: Mapping[str, object] | None) -> Canonical:
+        """The digests of the request and of what came after it, whose names sort behind the request's."""
         digests = self._request_digests()
+        for name, value in sorted(extra.items()) if extra else ():
+            digests = b"%b,%b:%b" % (digests, canonical_text(name), canonical(value))
         if response is not None:
-            digests = {**digests, "response": keyed_digest(response, self._tenant_key)}
-        if extra:
-            digests = {**digests, **extra}
-        ids: dict[str, object] = {"call": self._call.call_id, "attempt": trace.retries + 1}
-        if trace.approval_id is not None:
-            ids["approval"] = trace.approval_id
-        decided = trace.decided
+            digests = b'%b,"response":%b' % (digests, keyed_digest_json(response, self._tenant_key))
+        return Canonical(digests + b"}")
+
+    def _draft(self, kind: RecordKind, action: Ends, digests: Canonical) -> RecordDraft:
+        call, subject, decided = self._call, self._call.subject, self._trace.decided
+        who = (subject.type, subject.id, subject.issuer, subject.environment)
+        before, after = action
         return RecordDraft(
-            log=self._call.log,
+            log=call.log,
             kind=kind,
-            ids=ids,
-            subject=self._subject,
-            action=action,
+            ids=self._ids(),
+            subject=_subject_json(who, subject.roles, subject.on_behalf_of),
+            action=Canonical(b"".join((before, canonical_text(_cut(call.resource_id)), after))),
             decision=decision_record(decided) if decided is not None else None,
             policy=policy_record(decided),
             digests=digests,
             actor=ACTOR,
+            call=call.call_id,
         )
 
 

@@ -21,20 +21,21 @@ from gateway.approvals.service import ApprovalService
 from gateway.connectors.classify import ActionTable
 from gateway.connectors.credentials import CredentialInjector, Injected
 from gateway.connectors.leaks import LeakDetector
-from gateway.connectors.outbound import check_answer_coding, inject, strip_response_headers
+from gateway.connectors.outbound import check_coding, inject, kept_response_headers
 from gateway.connectors.rewrite import Rewriter
 from gateway.connectors.tickets import TicketBook, upload_segments
-from gateway.edge.body import read_body, stream_body
-from gateway.edge.identity import IdentityVerifier
+from gateway.edge.body import body_at_hand, bounded_body, read_body
+from gateway.edge.identity import IdentityVerifier, NeedsKeys
 from gateway.edge.jwks import JwksStore, identify
 from gateway.edge.problem import CODES, refusal
 from gateway.egress.addresses import AddressClass
 from gateway.egress.dialer import UpstreamPools
-from gateway.egress.errors import UpstreamError, UpstreamTimeout
+from gateway.egress.errors import UpstreamError
 from gateway.egress.exchange import UpstreamResponse, UpstreamTimeouts
 from gateway.errors import Refusal
 from gateway.flow import commands as c
 from gateway.flow import events as e
+from gateway.flow.failures import approval_refusal, dispatch_failed, policy_refusal
 from gateway.flow.switches import SwitchBoard
 from gateway.flow.values import Finished, GovernedCall, Trace
 from gateway.ledger.outcomes_driver import OutcomeKeeper
@@ -126,36 +127,43 @@ class CallDriver:
             except StoreConflict as conflict:
                 code = conflict.code if conflict.code in CODES else "stale_state"
                 raise refusal(code, conflict.detail) from conflict
-            if isinstance(command, c.BeginStream | c.EndStream):
-                return command
+            kind = type(command)
+            if kind in _GIVEN_BACK:
+                return command  # type: ignore[return-value]
             try:
-                at_once = _AT_ONCE.get(type(command))
-                if at_once is not None:
-                    event, error = at_once(self, command), None
-                else:
-                    event, error = await _PERFORM[type(command)](self, command), None
+                at_once = _AT_ONCE.get(kind)
+                event = at_once(self, command) if at_once is not None else None
+                if event is None:
+                    event = await _PERFORM[kind](self, command)
+                error = None
             except (Refusal, StoreConflict) as refused:
                 error = refused
             except (LedgerUnavailable, RecordMalformed, StoreUnavailable) as failed:
                 self._trace.fault = failed.detail
                 error = refusal("ledger_unavailable")
             except ApprovalRefused as refused_approval:
-                error = _approval_refusal(refused_approval)
+                error = approval_refusal(refused_approval)
             except PdpError as failed_policy:
-                error = self._policy_refusal(failed_policy)
-
-    def _policy_refusal(self, failed: PdpError) -> Refusal:
-        if isinstance(failed, EngineFailed):
-            self._services.metrics.engine_errors.inc()
-        code = failed.code if failed.code in _POLICY_CODES else "engine_failed"
-        return refusal(code, failed.detail if code == "malformed_request" else "")
+                if isinstance(failed_policy, EngineFailed):
+                    self._services.metrics.engine_errors.inc()
+                error = policy_refusal(failed_policy)
 
     # -- request -------------------------------------------------------------------------------------------------
+
+    def _body_at_hand(self, command: c.ReadBody) -> e.Event | None:
+        body = body_at_hand(self._request, command.max_bytes) if self._request is not None else b""
+        return e.BodyRead(body) if body is not None else None
 
     async def _read_body(self, command: c.ReadBody) -> e.Event:
         if self._request is None:
             return e.BodyRead(b"")
         return e.BodyRead(await read_body(self._request, command.max_bytes))
+
+    def _verify_known(self, command: c.VerifyToken) -> e.Event | None:
+        try:
+            return e.Identified(self._reach.verifier.verify(command.token, self._services.clock()))
+        except NeedsKeys:
+            return None
 
     async def _verify(self, command: c.VerifyToken) -> e.Event:
         return e.Identified(
@@ -184,10 +192,11 @@ class CallDriver:
         return e.AnswerLoaded(await self._services.store.answer(command.log, command.call_id))
 
     async def _ask(self, command: c.AskPolicy) -> e.Event:
-        decided = await self._services.policy.decide(command.policy_input)
-        self._services.metrics.observe_decision(decided.engine, decided.seconds, decided.cached)
-        if self._services.watch.active:
-            self._asked = self._services.watch.asked(command.policy_input, decided)
+        services = self._services
+        decided = await services.policy.decide(command.policy_input)
+        services.metrics.observe_decision(decided.engine, decided.seconds, decided.cached)
+        if services.watch.active:
+            self._asked = services.watch.asked(command.policy_input, decided)
         return e.PolicyAnswered(decided)
 
     # -- approvals and records --------------------------------------------------------------------------------------
@@ -221,7 +230,7 @@ class CallDriver:
     async def _append_intent(self, command: c.AppendIntent) -> e.Event:
         effects = command.effects
         if command.approval is not None:
-            call = str(command.draft.ids["call"])
+            call = command.draft.call
             effects = (*effects, self._services.approvals.consumption(command.approval, command.action_digest, call))
         return await self._append(c.AppendRecord(command.draft, effects))
 
@@ -233,19 +242,24 @@ class CallDriver:
         url = f"{target.base_url}{outbound.path}"
         if outbound.raw_query:
             url = f"{url}?{outbound.raw_query}"
-        started = monotonic()
+        services, started = self._services, monotonic()
         try:
-            injected = await target.injector.headers()
+            injected = target.injector.known or await target.injector.headers()
             headers = inject(list(outbound.headers), injected.headers)
             body = self._outbound_body(call, headers)
-            pool = self._services.pools.pool(call.subject.tenant, call.plan.name, target.credential, target.allowed)
+            pool = services.pools.pool(call.subject.tenant, call.plan.name, target.credential, target.allowed)
             response = await pool.request(outbound.method, url, headers, body, self._reach.timeouts)
         except UpstreamError as failed:
-            return _failed(failed)
+            return dispatch_failed(failed)
         except Refusal as refused:
             return e.DispatchFailed("not_sent", refused.code, refused.detail)
-        self._services.metrics.observe_stage("dispatch", monotonic() - started)
-        began = await self._began(call, response, injected)
+        services.metrics.observe_stage("dispatch", monotonic() - started)
+        try:
+            began = self._began(call, response, injected)
+        except Refusal:
+            self._trace.sent = True
+            await self._drop(c.DropAnswer())
+            raise
         if response.status == UNAUTHORIZED and target.injector.forget(injected):
             return began._replace(renewable=True)
         return began
@@ -257,26 +271,23 @@ class CallDriver:
         declared = self._request.content_length
         if declared is not None:
             headers.append(("content-length", str(declared)))
-        return _bounded(stream_body(self._request), call.action.arguments.body_max_bytes)
+        return bounded_body(self._request, call.action.arguments.body_max_bytes)
 
-    async def _began(self, call: GovernedCall, response: UpstreamResponse, injected: Injected) -> e.AnswerBegan:
-        self._response, self._pieces = response, response.content
-        self._detector = LeakDetector(injected.spellings)
-        received = [(name.lower(), value) for name, value in response.headers]
-        try:
-            check_answer_coding(received)
-            self._detector.check([value for _, value in received])
-        except Refusal:
-            self._trace.sent = True
-            await self._drop(c.DropAnswer())
-            raise
+    def _began(self, call: GovernedCall, response: UpstreamResponse, injected: Injected) -> e.AnswerBegan:
+        """Raises `Refusal` for a coded answer and for a secret in its headers."""
+        self._response, self._pieces = response, None
+        self._detector = detector = LeakDetector(injected.spellings)
+        received = response.lowered()
         length, media_type = None, ""
         for name, value in received:
             if name == "content-length" and value.isdecimal():
                 length = int(value)
             elif name == "content-type":
                 media_type = value.partition(";")[0].strip().lower()
-        headers = tuple(strip_response_headers(received, call.plan.headers))
+            elif name == "content-encoding":
+                check_coding(value)
+        detector.check([value for _, value in received])
+        headers = tuple(kept_response_headers(received, call.plan.headers))
         return e.AnswerBegan(response.status, headers, length, media_type)
 
     async def _drop(self, command: c.DropAnswer) -> e.Event:
@@ -285,21 +296,24 @@ class CallDriver:
             await response.close(discard=True)
         return e.DONE
 
-    async def _read_answer(self, command: c.ReadAnswer) -> e.Event:
-        pieces, detector = self._pieces, self._detector
-        if pieces is None or detector is None or self._response is None:
+    def _answer_at_hand(self, command: c.ReadAnswer) -> e.Event | None:
+        if self._response is None or self._detector is None:
             return e.DispatchFailed("failed", "upstream_failed", "there is no answer to read")
+        whole = self._response.whole(command.max_bytes)
+        if whole is None:
+            return None
         try:
-            whole = await self._response.whole(command.max_bytes)
-            if whole is not None:
-                return e.AnswerRead(detector.feed(whole) + detector.finish(), complete=True, leaked=False)
+            self._detector.check_whole(whole)
         except Refusal:
             return e.AnswerRead(b"", complete=True, leaked=True)
-        return await self._read_pieces(command, pieces, detector)
+        self._response = None
+        return e.AnswerRead(whole, complete=True, leaked=False)
 
-    async def _read_pieces(
-        self, command: c.ReadAnswer, pieces: AsyncIterator[bytes], detector: LeakDetector
-    ) -> e.Event:
+    async def _read_answer(self, command: c.ReadAnswer) -> e.Event:
+        if self._response is None or self._detector is None:
+            return e.DispatchFailed("failed", "upstream_failed", "there is no answer to read")
+        self._pieces, detector = self._response.content, self._detector
+        pieces = self._pieces
         found: list[bytes] = []
         size = 0
         try:
@@ -309,7 +323,7 @@ class CallDriver:
                 if size > command.max_bytes:
                     return e.AnswerRead(b"".join(found), complete=False, leaked=False)
         except UpstreamError as failed:
-            return _failed(failed)
+            return dispatch_failed(failed)
         except Refusal:
             return e.AnswerRead(b"", complete=True, leaked=True)
         found.append(detector.finish())
@@ -321,7 +335,7 @@ class CallDriver:
         rewriter = self._reach.targets[call.plan.name].rewriter
         headers = tuple(rewriter.headers(command.headers))
         body = command.body
-        if body:
+        if body and rewriter.searches_bodies:
             content_type = next((value for name, value in headers if name == "content-type"), None)
             if rewriter.applies_to(content_type):
                 body = rewriter.body(body, self._ticket_issuer(call))
@@ -377,6 +391,8 @@ class CallDriver:
 
     async def _relayed(self, command: c.RelayAnswer) -> AsyncIterator[bytes]:
         detector, pieces = self._detector, self._pieces
+        if pieces is None and self._response is not None:
+            pieces = self._response.content
         if detector is None or pieces is None:
             raise refusal("upstream_failed", "there is no answer to relay")
         deadline = monotonic() + self._reach.stream_max_seconds
@@ -442,41 +458,29 @@ class CallDriver:
                     self._services.outcomes.record(command.draft, command.effects)
                 event = e.DONE
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing is held that `close` would give up."""
+        return self._response is None
+
     async def close(self) -> None:
         """Give up whatever is still held; an exchange that did not end is discarded."""
         await self._close_response(discard=True)
 
 
-async def _bounded(pieces: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
-    size = 0
-    async for piece in pieces:
-        size += len(piece)
-        if size > max_bytes:
-            raise refusal("body_too_large", f"the body of this action is at most {max_bytes} bytes")
-        yield piece
+_GIVEN_BACK = frozenset({c.BeginStream, c.EndStream})
+"""Commands that end a run: whoever drives performs them."""
 
-
-def _failed(failed: UpstreamError) -> e.DispatchFailed:
-    if failed.refused is not None:
-        raise failed.refused
-    kind = "timeout" if isinstance(failed, UpstreamTimeout) else "failed"
-    return e.DispatchFailed(kind if failed.sent else "not_sent", failed.code, failed.detail)  # type: ignore[arg-type]
-
-
-def _approval_refusal(refused: ApprovalRefused) -> Refusal:
-    if refused.code == "not_supported":
-        reason = {"code": "not_supported", "rule": "", "message": refused.detail}
-        return refusal("denied", refused.detail, reasons=[reason])
-    return refusal(refused.code, refused.detail)
-
-
-_POLICY_CODES = frozenset({"engine_failed", "policy_unavailable", "policy_stale", "malformed_request"})
-
-_AT_ONCE: dict[type[Any], Callable[[CallDriver, Any], e.Event]] = {
+_AT_ONCE: dict[type[Any], Callable[[CallDriver, Any], e.Event | None]] = {
+    c.ReadBody: CallDriver._body_at_hand,
+    c.VerifyToken: CallDriver._verify_known,
+    c.ReadAnswer: CallDriver._answer_at_hand,
     c.RedeemTicket: CallDriver._redeem,
     c.ReadSwitches: CallDriver._switches,
     c.RewriteAnswer: CallDriver._rewrite,
 }
+"""What needs no waiting, as a rule; None says that this time it does, and `_PERFORM` has the way."""
+
 _PERFORM: dict[type[Any], Callable[[CallDriver, Any], Awaitable[e.Event]]] = {
     c.ReadBody: CallDriver._read_body,
     c.VerifyToken: CallDriver._verify,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from bundles.canonical import JsonValue
@@ -89,7 +90,8 @@ def prepare_proxy(
     candidates = plan.table.candidates(head.method, request.segments, query)
     if not candidates.needs_body:
         _name(trace, candidates.first)
-    content_type = head.get("content-type")
+    fields = dict(head.headers)  # `check_head` saw to it that the ones below stand once
+    content_type = fields.get("content-type")
     streamed = takes_stream(candidates.first)
     body, raw = NO_BODY, reader.raw
     if streamed:
@@ -119,10 +121,10 @@ def prepare_proxy(
         resource_id=resource_id,
         outbound=outbound,
         content_type=content_type,
-        idempotency_key=_short(head.get("idempotency-key"), "idempotency-key", IDEMPOTENCY_KEY_MAX_CHARACTERS),
-        ticket=_short(head.get("tidegate-ticket"), "tidegate-ticket"),
-        run=_short(head.get("tidegate-run"), "tidegate-run"),
-        stated_reason=_short(head.get("tidegate-reason"), "tidegate-reason") or "",
+        idempotency_key=_short(fields.get("idempotency-key"), "idempotency-key", IDEMPOTENCY_KEY_MAX_CHARACTERS),
+        ticket=_short(fields.get("tidegate-ticket"), "tidegate-ticket"),
+        run=_short(fields.get("tidegate-run"), "tidegate-run"),
+        stated_reason=_short(fields.get("tidegate-reason"), "tidegate-reason") or "",
         prefer=request.prefer,
         received_unix=request.received_unix,
         channel="proxy",
@@ -183,12 +185,18 @@ def resource_of(action: Action, args: Mapping[str, JsonValue]) -> tuple[str, str
     """Type and id of what the action touches; the id template is filled from the arguments, absent ones are empty."""
     if action.resource is None:
         return "", ""
+    filled = list(_template_parts(action.resource.id))
+    for at in range(1, len(filled), 2):
+        value = args.get(filled[at])
+        kind = type(value)
+        filled[at] = value if kind is str else str(value) if kind is int else ""  # type: ignore[assignment]
+    return action.resource.type, "".join(filled)
 
-    def fill(match: re.Match[str]) -> str:
-        value = args.get(match[1])
-        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
-    return action.resource.type, _PLACEHOLDER.sub(fill, action.resource.id)
+@lru_cache(maxsize=4096)
+def _template_parts(template: str) -> tuple[str, ...]:
+    """Text and names of a template in turn, text first and last."""
+    return tuple(_PLACEHOLDER.split(template))
 
 
 def _short(value: str | None, name: str, limit: int = HEADER_MAX_CHARACTERS) -> str | None:

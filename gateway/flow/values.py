@@ -170,7 +170,7 @@ class Trace:
     @property
     def effect(self) -> str:
         """The decision's effect, or empty when none was made."""
-        return self.decided.decision.effect.value if self.decided is not None else ""
+        return str(self.decided.decision.effect) if self.decided is not None else ""
 
 
 class Finished(NamedTuple):

@@ -1,10 +1,10 @@
 """The ledger record: what it says, its one canonical form, and its hash.
 
 Guarantees: `freeze` accepts only the restricted profile (no floats, integers within ±(2^53−1), ASCII keys, depth ≤ 16,
-no lone surrogates), so that the bytes made by `seal` are RFC 8785 canonical JSON; those bytes are made once, hashed,
-stored and verified later. Everything that is known before the transaction is encoded outside it; `seal` only splices in
-`seq`, `prev`, `hlc` and `wall`. Leaves to `gateway.ledger.writer` when a record is durable, and to the store driver
-which `seq` and `prev` it gets.
+no lone surrogates), so that the bytes made by `seal` are RFC 8785 canonical JSON; members may come as bytes that passed
+before. Those bytes are made once, hashed, stored and verified later. Everything that is known before the transaction is
+encoded outside it; `seal` only splices in `seq`, `prev`, `hlc` and `wall`. Leaves to `gateway.ledger.writer` when a
+record is durable, and to the store driver which `seq` and `prev` it gets.
 
 **Source**: RFC 8785 (JCS); RFC 6962 §2.1 (leaf prefix 0x00).
 """
@@ -57,24 +57,34 @@ class RecordMalformed(GateMisuse):
         self.detail = detail
 
 
+class Canonical(bytes):
+    """Canonical JSON of a value that passed the profile of a record's members; `canonical` makes it."""
+
+
+Part = Mapping[str, object] | Canonical
+"""A member of a record: a value, or the bytes it has in every record."""
+
+
 class RecordDraft(NamedTuple):
     """What the caller says; the writer adds `v`, `seq`, `prev`, `hlc`, `wall` and `node`.
 
-    `ids` holds `call`, `approval`, `dispatch`, `attempt` as far as they exist. By agreement an `outcome` or `call`
+    `ids` holds `call`, `approval`, `dispatch`, `attempt` as far as they exist, `call` is the first of them again, for
+    drafts whose `ids` are encoded already. By agreement an `outcome` or `call`
     record says how the call ended in `action`: `{"name", "mode", "instance", …, "status": 200, "code": null}`.
     Bodies and guessable values go in only as digests: `blob_digest` and `keyed_digest`.
     """
 
     log: LogId
     kind: RecordKind
-    ids: Mapping[str, object]
-    subject: Mapping[str, object]
-    action: Mapping[str, object]
-    decision: Mapping[str, object] | None
-    policy: Mapping[str, object]
-    digests: Mapping[str, object]
+    ids: Part
+    subject: Part
+    action: Part
+    decision: Part | None
+    policy: Part
+    digests: Part
     actor: str
     mode: str = "enforce"
+    call: str = ""
 
 
 class FrozenRecord(NamedTuple):
@@ -149,34 +159,49 @@ def canonical_record_json(value: object) -> bytes:
 
 def freeze(draft: RecordDraft, *, node: str) -> FrozenRecord:
     """Check a draft and encode all of it that is known before the transaction. Errors: `RecordMalformed`."""
-    tenant, workspace = draft.log
-    for name in draft.log:
-        if not name or len(name.encode("utf-8", "surrogatepass")) > LOG_NAME_MAX_BYTES:
-            raise RecordMalformed("record_log", f"tenant and workspace have 1 to {LOG_NAME_MAX_BYTES} bytes")
-    call = draft.ids.get("call", "")
-    head = {"action": draft.action, "actor": draft.actor, "decision": draft.decision, "digests": draft.digests}
-    middle = {
-        "ids": draft.ids,
-        "kind": draft.kind,
-        "log": [tenant, workspace],
-        "mode": draft.mode,
-        "node": node,
-        "policy": draft.policy,
-    }
-    tail = {"subject": draft.subject}
-    _check_values((head, middle, tail), 0)
-    frozen = FrozenRecord(
-        log=draft.log,
-        kind=draft.kind,
-        call=call if isinstance(call, str) else "",
-        head=canonical_record_json(head)[:-1],
-        middle=canonical_record_json(middle)[1:-1],
-        tail=canonical_record_json(tail)[1:-1],
+    log, kind, ids, subject, action, decision, policy, digests, actor, mode, call = draft
+    if not call and not isinstance(ids, Canonical):
+        named = ids.get("call", "")
+        call = named if isinstance(named, str) else ""
+    head = b'{"action":%b,"actor":%b,"decision":%b,"digests":%b' % (
+        canonical(action),
+        canonical_text(actor),
+        b"null" if decision is None else canonical(decision),
+        canonical(digests),
     )
+    middle = b'"ids":%b,%b,"policy":%b' % (canonical(ids), _place(log, kind, mode, node), canonical(policy))
+    frozen = FrozenRecord(log, kind, call, head, middle, b'"subject":' + canonical(subject))
     size = len(frozen.head) + len(frozen.middle) + len(frozen.tail) + _SPLICE_MAX_BYTES
     if size > RECORD_MAX_BYTES:
         raise RecordMalformed("record_too_large", f"{size} of {RECORD_MAX_BYTES} bytes")
     return frozen
+
+
+def canonical(part: object) -> Canonical:
+    """The canonical bytes of one member of a record, or of what lies in one. Errors: those of `check_profile`."""
+    if type(part) is Canonical:
+        return part
+    _check_values((part,), 1)
+    return Canonical(canonical_record_json(part))
+
+
+def canonical_text(text: str) -> bytes:
+    """A text as it stands in canonical JSON. Errors: `RecordMalformed` with code `record_text`."""
+    try:
+        return orjson.dumps(text)
+    except TypeError as error:
+        raise RecordMalformed("record_text", "a lone surrogate has no UTF-8 form") from error
+
+
+@lru_cache(maxsize=1024)
+def _place(log: LogId, kind: RecordKind, mode: str, node: str) -> bytes:
+    """Which log a record belongs to, and from whom: the same bytes for many."""
+    for name in log:
+        if not name or len(name.encode("utf-8", "surrogatepass")) > LOG_NAME_MAX_BYTES:
+            raise RecordMalformed("record_log", f"tenant and workspace have 1 to {LOG_NAME_MAX_BYTES} bytes")
+    place = {"kind": kind, "log": list(log), "mode": mode, "node": node}
+    _check_values((place,), 0)
+    return canonical_record_json(place)[1:-1]
 
 
 def seal(frozen: FrozenRecord, position: Position) -> bytes:
@@ -212,11 +237,20 @@ def blob_digest(data: bytes) -> dict[str, object]:
 def keyed_digest(data: bytes, key: bytes) -> dict[str, object]:
     """The digest form of a guessable value: `{hmac, length}` under the tenant's key, so that nobody without the key
     can try values against the record."""
-    states = _keyed_states(key)
-    inner, outer = states[0].copy(), states[1].copy()
+    return {"hmac": _keyed(data, key), "length": len(data)}
+
+
+def keyed_digest_json(data: bytes, key: bytes) -> bytes:
+    """`keyed_digest` as canonical JSON."""
+    return b'{"hmac":"%b","length":%d}' % (_keyed(data, key).encode("ascii"), len(data))
+
+
+def _keyed(data: bytes, key: bytes) -> str:
+    begun_inside, begun_outside = _keyed_states(key)
+    inner, outer = begun_inside.copy(), begun_outside.copy()
     inner.update(data)
     outer.update(inner.digest())
-    return {"hmac": outer.hexdigest(), "length": len(data)}
+    return outer.hexdigest()
 
 
 @lru_cache(maxsize=64)

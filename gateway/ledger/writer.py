@@ -2,9 +2,10 @@
 
 Guarantees: `append` returns only after the record and its effects are on disk; a failure is `LedgerUnavailable` and
 nothing of a failed batch is acknowledged; a flush or I/O error, a corrupt file or a bug stops the writer for good and
-calls `on_fatal` once on the loop (the process is to exit non-zero; nothing is tried again). A batch closes as soon as
-the thread is free or holds `BATCH_MAX_RECORDS`, so no record waits for company; its waiters go on after a single
-wake-up of the loop. Leaves to the store driver what a transaction is, and to the caller what to refuse when it fails.
+calls `on_fatal` once on the loop (the process is to exit non-zero; nothing is tried again). What one turn of the loop
+appends is handed over together when it ends; a batch is all that was handed over when the thread is free, at most
+`BATCH_MAX_RECORDS`, so no record waits for company. Its waiters go on after a single wake-up of the loop. Leaves to the
+store driver what a transaction is, and to the caller what to refuse when it fails.
 
 Cancelling a waiter does not take its record back: shield the append of an outcome.
 """
@@ -76,7 +77,10 @@ class LedgerWriter:
         self._on_fatal = on_fatal
         self._waiting_max = waiting_max
         self._idle_seconds = idle_seconds
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
+        self._gathered: list[_Waiting] = []
+        self._unwritten: list[_Waiting] = []
+        """The thread's until it has ended."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -115,8 +119,16 @@ class LedgerWriter:
         item = BatchItem(freeze(record, node=self._node), effects)
         future: asyncio.Future[Appended] = self._loop.create_future()
         self._outstanding += 1
-        self._queue.put(_Waiting(item, future))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Waiting(item, future))
         return future
+
+    def _hand_over(self) -> None:
+        """Give the thread what was gathered: it is woken once for all of it."""
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._queue.put(gathered)
 
     @property
     def healthy(self) -> bool:
@@ -139,6 +151,7 @@ class LedgerWriter:
             return
         if self._refusing is None:
             self._refusing = "the writer is closed"
+        self._hand_over()
         self._queue.put(None)
         await self._ended
         await asyncio.to_thread(self._thread.join)
@@ -169,22 +182,17 @@ class LedgerWriter:
             except queue.Empty:
                 self._tidy()
                 continue
-            batch: list[_Waiting] = []
-            closing = first is None
-            if first is not None:
-                batch.append(first)
-            while not closing and len(batch) < BATCH_MAX_RECORDS:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
+            following = first
+            while following is not None:
+                self._unwritten += following
+                if len(self._unwritten) >= BATCH_MAX_RECORDS or self._queue.empty():
                     break
-                if following is None:
-                    closing = True
-                else:
-                    batch.append(following)
-            if batch:
+                following = self._queue.get()
+            while self._unwritten:
+                batch = self._unwritten[:BATCH_MAX_RECORDS]
+                del self._unwritten[:BATCH_MAX_RECORDS]
                 self._commit(batch)
-            if closing:
+            if following is None:
                 return
 
     def _commit(self, batch: list[_Waiting]) -> None:
@@ -256,11 +264,10 @@ class LedgerWriter:
         _set_none(self._ended)
 
     def _finish(self, cause: str) -> None:
-        left: list[_Waiting] = []
+        self._hand_over()
+        left = self._unwritten
         while not self._queue.empty():
-            waiting = self._queue.get_nowait()
-            if waiting is not None:
-                left.append(waiting)
+            left += self._queue.get_nowait() or ()
         if left:
             self._fail(left, StoreUnavailable("store_closed", cause))
         _set_none(self._ended)

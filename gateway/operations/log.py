@@ -35,11 +35,14 @@ class LineLog:
         self._thread.start()
 
     def line(self, event: str, fields: Mapping[str, object]) -> None:
-        """Queue one line."""
+        """Queue one line about an event."""
+        self.write({"event": event, **fields})
+
+    def write(self, document: dict[str, object]) -> None:
+        """Queue one line as it is; the document is the log's from then on."""
         if len(self._lines) >= QUEUE_MAX_LINES:
             self._dropped += 1
             return
-        document: dict[str, object] = {"event": event, **fields}
         if self._dropped:
             document["log_dropped"] = self._dropped
             self._dropped = 0

@@ -50,11 +50,11 @@ def _compiled(statement: Select[Any] | Insert | Update | Delete, style: str = "n
     return str(statement.compile(dialect=dialect))
 
 
-ROWS_AT_ONCE: Final = (64, 16, 4, 1)
-"""How many rows one statement takes: few sizes, so that each is prepared once."""
+ROWS_AT_ONCE: Final = (64, 32, 16, 12, 8, 7, 6, 5, 4, 3, 2, 1)
+"""How many rows one statement takes: every small size is one statement, and all of them fit the statement cache."""
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def for_rows(statement: str, rows: int) -> str:
     """A positional statement with one row of parameters, made to take `rows` of them."""
     start = statement.index("(?")

@@ -75,6 +75,7 @@ PURE: frozenset[str] = frozenset(
     gateway.flow.describe
     gateway.flow.dispatching
     gateway.flow.events
+    gateway.flow.failures
     gateway.flow.once
     gateway.flow.prepare
     gateway.flow.switch_scopes

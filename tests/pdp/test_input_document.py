@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.documents import encode_document, encode_input
+from pdp.documents import ActionFacts, PolicyInput, ResourceFacts, SubjectFacts, encode_document, encode_input
 from pdp.errors import InputRefused
 from pdp.input_document import INPUT_DEPTH_MAX, INPUT_MAX_BYTES, INTEGER_MAX, TIME_UNIX_MAX
 from tests.pdp.parts import QUESTION, asked
@@ -247,3 +247,54 @@ def test_encode_document_writes_json_or_refuses_when_values_are_arbitrary(docume
     except InputRefused:
         return
     json.loads(raw, parse_constant=lambda name: pytest.fail(name))
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+MAYBE = st.none() | TEXT
+OBJECTS = st.dictionaries(TEXT, JSON_VALUES, max_size=4)
+
+
+@given(
+    st.lists(TEXT, min_size=9, max_size=9),
+    st.lists(MAYBE, min_size=4, max_size=4),
+    st.booleans(),
+    st.tuples(OBJECTS, st.none() | OBJECTS, st.none() | OBJECTS, st.none() | OBJECTS),
+    st.floats(0, 4e9),
+)
+def test_encode_input_equals_the_plain_encoding_when_it_is_spliced(
+    texts: list[str], maybe: list[str | None], flag: bool, objects: tuple[Any, ...], instant: float
+) -> None:
+    subject = SubjectFacts(*texts[:5], tuple(texts[5:7]), maybe[0], tuple(texts[7:9]), None, maybe[1])
+    action = ActionFacts(texts[8], "read", "low", flag, not flag)
+    resource = ResourceFacts(texts[0], texts[8], texts[2], texts[3], maybe[2])
+    args, run, approval, request = objects
+    question = PolicyInput(subject, action, resource, args, instant, texts[4], maybe[3], run, approval, request)
+    written = json.loads(encode_input(question))
+    assert list(written) == ["v", "subject", "action", "resource", "args", "context"]
+    assert encode_input(question) == encode_document(written)
+    facts = written["subject"]["properties"]
+    assert (facts.get("acr"), facts.get("on_behalf_of"), facts["roles"]) == (maybe[0], maybe[1], texts[5:7])
+    assert written["resource"]["id"] == texts[8]
+    assert written["resource"]["properties"].get("placement") == maybe[2]
+    assert written["args"] == json.loads(encode_document(args))
+    assert written["context"].get("ticket") == maybe[3]
+    for name, value in (("run", run), ("approval", approval), ("request", request)):
+        assert written["context"].get(name) == (None if value is None else json.loads(encode_document(value)))
+
+
+@pytest.mark.parametrize(
+    ("args", "written"),
+    [
+        pytest.param({"n": INTEGER_MAX, "t": True, "x": None}, b'{"n":9007199254740991,"t":true,"x":null}', id="plain"),
+        pytest.param({"n": 2.0}, b'{"n":2}', id="an integral float"),
+        pytest.param({"n": [1.0]}, b'{"n":[1]}', id="one that lies deeper"),
+        pytest.param({Word.READ: 1}, None, id="a key of a type of its own"),
+        pytest.param({"n": INTEGER_MAX + 1}, None, id="an integer beyond what a double holds"),
+    ],
+)
+def test_arguments_are_checked_when_they_are_one_level(args: dict[str, Any], written: bytes | None) -> None:
+    if written is None:
+        with pytest.raises(InputRefused):
+            encode_input(asked(args=args))
+    else:
+        assert b'"args":' + written + b',"context"' in encode_input(asked(args=args))

@@ -96,6 +96,42 @@ async def test_writer_commits_one_batch_when_records_wait_for_the_thread() -> No
     assert disk.closed == 1
 
 
+async def test_writer_commits_one_batch_when_records_come_in_one_turn_of_the_loop() -> None:
+    disk = SimulatedDisk()
+    writer, _ = await started(disk)
+    await asyncio.gather(*(writer.append(draft()) for _ in range(9)))
+    await asyncio.gather(writer.append(draft()), writer.append(draft()))
+    assert disk.batches == [9, 2]
+    await writer.close()
+
+
+async def test_writer_writes_what_was_gathered_when_it_is_closed_in_the_same_turn() -> None:
+    disk = SimulatedDisk()
+    writer, _ = await started(disk)
+    waiting = [asyncio.create_task(writer.append(draft()), name=str(number)) for number in range(3)]
+    closing = asyncio.create_task(writer.close(), name="close")
+    results = await asyncio.gather(*waiting)
+    await closing
+    assert [result.seq for result in results] == [0, 1, 2]
+    assert disk.batches == [3]
+
+
+async def test_writer_refuses_what_was_gathered_when_it_has_died_meanwhile() -> None:
+    disk = SimulatedDisk()
+    disk.failures = [StoreUnavailable("store_io_error", "flush failed", fatal=True)]
+    writer, fatal = await started(disk)
+    disk.gate.clear()
+    first = asyncio.create_task(writer.append(draft()), name="first")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    late = asyncio.create_task(writer.append(draft()), name="late")
+    disk.gate.set()
+    results = await asyncio.gather(first, late, return_exceptions=True)
+    assert [type(result) for result in results] == [LedgerUnavailable, LedgerUnavailable]
+    await writer.close()
+    assert (len(fatal), writer.unflushed) == (1, 0)
+
+
 async def test_writer_refuses_and_goes_on_when_a_batch_fails_for_now() -> None:
     disk = SimulatedDisk()
     disk.failures = [StoreUnavailable("disk_full", "no room")]
