@@ -36,7 +36,7 @@ deny contains {"code": "cancelling", "message": "three of the numbers cancel out
 	some first in input.args.numbers
 	some second in input.args.numbers
 	some third in input.args.numbers
-	first + second == 0 - third
+	round(first) + round(second) == 0 - round(third)
 }
 
 throttle contains {"code": "t", "key": "k", "limit": 9, "window_seconds": 60} if input.args.webhook_path == "throttle"
