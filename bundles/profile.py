@@ -38,6 +38,7 @@ _FRACTION: Final = (
     "OPA calculates fractions in binary and the module in decimal, so they may differ: calculate with whole numbers, "
     "as counts, literals, sums of hundredths or round(x), and divide inside round"
 )
+_EQUATIONS: Final = frozenset({"eq", "equal", "assign"})
 _HARMLESS: Final = frozenset({"declared", "data_index", "compared", "used"})
 
 
@@ -289,6 +290,9 @@ def _lint_call(
             yield Finding(file, row, "pattern_outside_profile", f"{operation} takes a literal, plain ASCII pattern")
     if operation == "replace" and not (len(arguments) > 1 and _is_text(arguments[1])):
         yield Finding(file, row, "empty_replace", "replace takes a literal, non-empty text to look for")
+    if operation in _EQUATIONS and len(arguments) > 1 and _never_equal(arguments[0], arguments[1]):
+        message = "literal lists or objects of different sizes are never equal, and Wasm loses a `not` before that"
+        yield Finding(file, row, "sizes_differ", message)
     if operation == "indexof" and not (len(arguments) > 1 and _is_text(arguments[1])):
         yield Finding(file, row, "empty_search", "indexof takes a literal, non-empty text to look for")
     if operation == "strings.replace_n" and not (arguments and _has_text_keys(arguments[0])):
@@ -454,6 +458,17 @@ def _kind(node: Any) -> str:
 
 def _is_var(node: Any, name: str) -> bool:
     return _kind(node) == "var" and node["value"] == name
+
+
+def _never_equal(left: Any, right: Any) -> bool:
+    """Whether two literals hold lists or objects of different sizes in the same place."""
+    if _kind(left) != _kind(right) or _kind(left) not in ("array", "object"):
+        return False
+    if len(left["value"]) != len(right["value"]):
+        return True
+    if _kind(left) == "object":
+        return any(_never_equal(ours[1], theirs[1]) for ours in left["value"] for theirs in right["value"])
+    return any(map(_never_equal, left["value"], right["value"]))
 
 
 def _is_text(node: Any) -> bool:
