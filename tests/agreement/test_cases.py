@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "engine-agreement.md"
 CASES_COUNT = 2289
 STRIDE = 70
-_FINDING = re.compile(r"[a-z_]+(?:\.[a-z0-9_]+)*|data: \w+|load: \w+|rego_\w+: .*", re.DOTALL)
+_FINDING = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*|data: \w+|load: \w+|rego_\w+: .*", re.DOTALL)
 
 
 @pytest.fixture(scope="session")
