@@ -484,22 +484,3 @@ def test_key_is_settled_by_what_can_have_happened(failed: e.DispatchFailed, resu
     played = write([*answers, failed, RECORDED], headers=KEYED)
     settled = [x for x in played.all_of(c.AppendRecord)[-1].effects if isinstance(x, SettleKey)]
     assert [effect.result for effect in settled] == [result]
-
-
-def test_streamed_body_is_not_read_before_dispatch_when_allowed() -> None:
-    trace = _trace()
-    proxied = request("POST", "/api/files", has_body=True)
-    answers: list[Answer] = [IDENTIFIED, NO_SWITCH, ALLOWED, RECORDED, NO_SWITCH, *SENT]
-    played = play(proxy_flow(proxied, trace, context()), trace, answers)
-    assert played.all_of(c.Dispatch)[0].outbound.streamed
-    assert not played.all_of(c.ReadBody)
-
-
-def test_streamed_body_is_spooled_before_it_is_held() -> None:
-    trace = _trace()
-    proxied = request("POST", "/api/files", has_body=True, headers=(("prefer", "wait=0"),))
-    answers: list[Answer] = [IDENTIFIED, NO_SWITCH, HELD, e.BodyRead(b"file"), open_approval(ApprovalState.PENDING)]
-    played = play(proxy_flow(proxied, trace, context()), trace, [*answers, RECORDED])
-    held = played.all_of(c.OpenOrAttach)[0].held
-    assert held.fields.action == "desk.file.send"
-    assert played.names.index("ReadBody") < played.names.index("OpenOrAttach")

@@ -144,3 +144,22 @@ def test_switch_covers_whom_a_workload_acts_for() -> None:
 def test_driver_is_misused_when_it_answers_with_another_event() -> None:
     with pytest.raises(GateMisuse, match="RecordAppended where Identified"):
         e.expect(RECORDED, e.Identified)
+
+
+def test_streamed_body_is_not_read_before_dispatch_when_allowed() -> None:
+    trace = Trace("call-1", "desk", "desk")
+    proxied = request("POST", "/api/files", has_body=True)
+    answers: list[Answer] = [IDENTIFIED, NO_SWITCH, ALLOWED, RECORDED, NO_SWITCH, *SENT]
+    played = play(proxy_flow(proxied, trace, context()), trace, answers)
+    assert played.all_of(c.Dispatch)[0].outbound.streamed
+    assert not played.all_of(c.ReadBody)
+
+
+def test_streamed_body_is_spooled_before_it_is_held() -> None:
+    trace = Trace("call-1", "desk", "desk")
+    proxied = request("POST", "/api/files", has_body=True, headers=(("prefer", "wait=0"),))
+    answers: list[Answer] = [IDENTIFIED, NO_SWITCH, HELD, e.BodyRead(b"file"), open_approval(ApprovalState.PENDING)]
+    played = play(proxy_flow(proxied, trace, context()), trace, [*answers, RECORDED])
+    held = played.all_of(c.OpenOrAttach)[0].held
+    assert held.fields.action == "desk.file.send"
+    assert played.names.index("ReadBody") < played.names.index("OpenOrAttach")
