@@ -79,7 +79,7 @@ coverage: dev-env
 
 test:
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line unit unit-optimized
+	@$(MAKE) --no-print-directory --jobs=2 unit unit-optimized
 	@$(MAKE) --no-print-directory coverage
 
 bench: dev-env opa opa-envoy
