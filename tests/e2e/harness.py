@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,6 +28,9 @@ START_SECONDS = 40.0
 STOP_SECONDS = 40.0
 COMMAND_SECONDS = 120.0
 POLL_SECONDS = 0.05
+PORTS = (12_000, 32_000)
+PORTS_TRIED_MAX = 100
+_RANDOM = random.SystemRandom()  # two runs side by side, each seeded alike, must not draw alike
 
 
 class StartFailed(Exception):
@@ -63,11 +67,16 @@ def child_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that was free a moment ago, below those that the system gives to outgoing connections."""
+    for _ in range(PORTS_TRIED_MAX):
+        port = _RANDOM.randrange(*PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise StartFailed(f"no free port among {PORTS_TRIED_MAX} tried")
 
 
 def init_directory(directory: Path) -> Path:

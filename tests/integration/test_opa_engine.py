@@ -17,7 +17,8 @@ from pdp.errors import EngineFailed, PolicyRefused
 from pdp.opa_server import CONNECTIONS_MAX_COUNT, OpaServerEngine, OpaServerPolicy
 from pdp.prepared import PolicyPlane
 from tests.bundles.parts import good_files, signed, signing_key, verified
-from tests.integration.opa_process import OpaProcess, free_port
+from tests.e2e.harness import free_port
+from tests.integration.opa_process import OpaProcess
 
 READER = b'{"subject":{"properties":{"roles":["reader"]}}}'
 STRANGER = b'{"subject":{"properties":{"roles":[]}}}'
