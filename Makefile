@@ -12,7 +12,7 @@ OWN_PROCESSES := tests/e2e tests/integration tests/agreement
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env dev-env envoy run test lint types unit unit-optimized coverage bench opa opa-envoy regal soak lock clean
+.PHONY: help env dev-env envoy run test lint types unit processes unit-optimized coverage bench opa opa-envoy regal soak lock clean
 
 help:
 	@echo "make run [ONCE=1]  the quick start: a gate with stand-in services, one call allowed, one denied, one held"
@@ -69,8 +69,10 @@ lint: dev-env regal
 	@$(BIN)/python -m pytest tests/architecture
 
 unit: dev-env opa $(NODE_DIR)/node_modules/.stamp
-	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest -m "not soak"
+	@$(BIN)/coverage run -m pytest -m "not soak" $(OWN_PROCESSES:%=--ignore=%)
+
+processes: dev-env opa $(NODE_DIR)/node_modules/.stamp
+	@$(BIN)/coverage run -m pytest -m "not soak" $(OWN_PROCESSES)
 
 unit-optimized: dev-env opa $(NODE_DIR)/node_modules/.stamp
 	@$(BIN)/python -O -m pytest -m "not soak" $(OWN_PROCESSES:%=--ignore=%)
@@ -81,7 +83,8 @@ coverage: dev-env
 
 test:
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory --jobs=2 unit unit-optimized
+	@rm -f .coverage .coverage.*
+	@$(MAKE) --no-print-directory --jobs=3 unit processes unit-optimized
 	@$(MAKE) --no-print-directory coverage
 
 bench: dev-env opa opa-envoy
