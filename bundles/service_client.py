@@ -7,7 +7,6 @@ within a deadline; a problem document becomes :class:`BundleRefused` with its co
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 from bundles.archive import ArchiveLimits
 from bundles.errors import BundleMisuse, BundleRefused, BundleUnavailable
+from bundles.loopback import is_loopback
 from bundles.service_protocol import COSIGNATURES_HEADER, encode_cosignatures
 
 TIMEOUT_SECONDS: Final = 60.0
@@ -94,16 +94,6 @@ def read_token(path: Path) -> str:
         return path.read_text().strip()
     except OSError as missing:
         raise BundleUnavailable("token_unavailable", f"{path}: {missing.strerror}") from missing
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host can only be this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _refusal(answer: RemoteAnswer, *, head_only: bool) -> BundleRefused | BundleUnavailable:

@@ -7,7 +7,6 @@ and a listener that others can reach is refused unless somebody else ends TLS be
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Annotated, Final, Literal
 
@@ -15,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bundles.errors import BundleMisuse, BundleRefused
 from bundles.freshness import TTL_DEFAULT_SECONDS, TTL_MAX_SECONDS, TTL_MIN_SECONDS
+from bundles.loopback import is_loopback
 from bundles.yaml_text import parse_yaml
 
 EVERY_BUNDLE: Final = "*"
@@ -118,7 +118,7 @@ class ServiceDocument(_Section):
                 raise ValueError(f"tokens.{token.name}: no such bundle {unknown[0]!r}")
         if self.freshness.ttl_seconds < TTL_MIN_SECONDS and not self.development:
             raise ValueError(f"freshness.ttl_seconds is from {TTL_MIN_SECONDS} to {TTL_MAX_SECONDS}")
-        if not self.tls_terminated and not _is_loopback(self.endpoint[0]):
+        if not self.tls_terminated and not is_loopback(self.endpoint[0]):
             raise ValueError(
                 "listen is reachable from outside: say tls_terminated: true when a proxy ends TLS before it"
             )
@@ -140,12 +140,3 @@ def load_service_config(raw: bytes) -> ServiceDocument:
     except ValidationError as refused:
         findings = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in refused.errors())
         raise BundleMisuse("service_config_invalid", findings) from None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

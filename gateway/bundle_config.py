@@ -6,7 +6,6 @@ one bundle has the rules. Leaves the rest of the document to ``gateway.config``.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from bundles.freshness import TTL_DEFAULT_SECONDS, TTL_MAX_SECONDS, TTL_MIN_SECONDS
+from bundles.loopback import is_loopback
 from bundles.merged import RULEBOOK_ROOTS
 
 _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|vault:.+)")
@@ -42,18 +42,9 @@ def _bundle_source(value: str) -> str:
         raise ValueError("must be file:PATH or https://HOST/PATH, without a secret, query or fragment")
     if parts.port == 0:
         raise ValueError("port 0 is no port of a service")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
         raise ValueError("must be file:PATH or https://…; http://… only on this machine")
     return value
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 SecretReference = Annotated[str, AfterValidator(_reference)]

@@ -6,7 +6,6 @@ page 12 (rule 7) forbids are named as findings. Leaves reading files, secrets an
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bundles.loopback import is_loopback
 from gateway.bundle_config import Bundle, check_bundles
 from gateway.envoy.settings import ExtAuthz
 from gateway.export.settings import DecisionLog, check_decision_logs
@@ -358,22 +358,16 @@ def _spelling(target: dict[str, Any], step: str) -> str:
     return next((key for key in target if re.sub(r"[-.]", "_", str(key).lower()) == plain), step)
 
 
-def is_loopback(address: str) -> bool:
+def is_local(address: str) -> bool:
     """Whether a HOST:PORT can be reached from this machine only."""
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(address.rpartition(":")[0].strip("[]"))
 
 
 def unsafe_findings(document: Document) -> list[str]:
     """What page 12, rule 7 forbids to start; empty when nothing."""
     findings: list[str] = []
     listeners = [("listen.gate", document.listen.gate), ("listen.console", document.listen.console)]
-    exposed = [name for name, address in listeners if address is not None and not is_loopback(address)]
+    exposed = [name for name, address in listeners if address is not None and not is_local(address)]
     if document.listen.ext_authz is not None and not document.listen.ext_authz.is_local:
         exposed.append("listen.ext_authz")
     for name in exposed:

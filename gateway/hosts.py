@@ -6,9 +6,10 @@ Guarantees: a set of hosts is lower case and says the port wherever the port is 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from typing import Final
+
+from bundles.loopback import is_loopback
 
 HTTP_PORT: Final = 80
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
@@ -21,7 +22,7 @@ def own_hosts(address: str, port: int) -> frozenset[str]:
     whoever owns a domain, so a page in a browser cannot reach the gate through them from a foreign origin.
     """
     names = {f"[{address}]" if ":" in address else address}
-    if _is_loopback(address):
+    if is_loopback(address):
         names.update(LOOPBACK_NAMES)
     return with_port(names, port)
 
@@ -31,12 +32,3 @@ def with_port(names: Iterable[str], port: int) -> frozenset[str]:
     plain = {name.lower() for name in names}
     hosts = {f"{name}:{port}" for name in plain}
     return frozenset(hosts | plain if port == HTTP_PORT else hosts)
-
-
-def _is_loopback(address: str) -> bool:
-    if address.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False

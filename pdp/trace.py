@@ -122,6 +122,8 @@ class ReportLines:
             self._trace.take(_parsed(b"".join(self._event)))
             self._event = []
         elif text in (b"  ]", b"  ],"):
+            if self._event:
+                raise TraceMalformed("an event is not an object")
             self._rest.append(line)
             self._inside = False
         else:
@@ -148,14 +150,6 @@ def _listed(events: object) -> list[object]:
     if not isinstance(events, list):
         raise TraceMalformed("the explanation is not a list")
     return events
-
-
-def traced_rules(events: object, rego: Mapping[str, bytes]) -> tuple[TracedRule, ...]:
-    """The policy rules of a whole trace (the ``explanation`` of ``opa eval``); see ``Trace``."""
-    trace = Trace(rego)
-    for event in _listed(events):
-        trace.take(event)
-    return trace.rules()
 
 
 def _packages(rego: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ Answers lose hop-by-hop fields and cookies and gain the sandbox that keeps them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -180,32 +180,20 @@ def _name_in(found: FoundToken | None, kind: str) -> str | None:
     return name if colon and place_kind == kind else None
 
 
-def strip_response_headers(headers: Iterable[tuple[str, str]], policy: HeaderPolicy) -> list[tuple[str, str]]:
-    """The upstream's headers that reach the caller, with the sandbox added.
+def kept_response_headers(lowered: Sequence[tuple[str, str]], policy: HeaderPolicy) -> list[tuple[str, str]]:
+    """The upstream's headers that reach the caller, with the sandbox added. Names are in lower case already.
 
-    Names come back in lower case. `Content-Length` is the server's to set; `tidegate-` names are the gate's alone; a
-    challenge of the upstream is about the gate's credential, not the caller's.
+    `Content-Length` is the server's to set; `tidegate-` names are the gate's alone; a challenge of the upstream is about
+    the gate's credential, not the caller's.
 
     **Security**: page 12 rule 18; cookies and `SameSite` ignore ports, so an answer under ``/c/`` must never act in the
     origin of the console.
     """
-    return kept_response_headers([(name.lower(), value) for name, value in headers], policy)
-
-
-def kept_response_headers(lowered: Sequence[tuple[str, str]], policy: HeaderPolicy) -> list[tuple[str, str]]:
-    """As `strip_response_headers`, for names that are in lower case already."""
     nominated = connection_nominated(lowered)
     dropped = policy.dropped_answers | nominated if nominated else policy.dropped_answers
     kept = [pair for pair in lowered if pair[0] not in dropped and not pair[0].startswith("tidegate-")]
     kept.extend(SANDBOX)
     return kept
-
-
-def check_answer_coding(headers: Iterable[tuple[str, str]]) -> None:
-    """Raise `Refusal` ``upstream_failed`` for a compressed answer: it was asked for without and cannot be inspected."""
-    for name, value in headers:
-        if name.lower() == "content-encoding":
-            check_coding(value)
 
 
 def check_coding(value: str) -> None:

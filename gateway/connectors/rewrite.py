@@ -182,16 +182,6 @@ class Rewriter:
         return self.url(reference)
 
 
-def rewrite_body(raw: bytes, rewriter: Rewriter, issue_ticket: IssueTicket) -> bytes:
-    """`Rewriter.body` as a function."""
-    return rewriter.body(raw, issue_ticket)
-
-
-def rewrite_headers(headers: Iterable[tuple[str, str]], rewriter: Rewriter) -> list[tuple[str, str]]:
-    """`Rewriter.headers` as a function."""
-    return rewriter.headers(headers)
-
-
 def _spellings(upstream_base: str) -> tuple[str, ...]:
     """A base URL in lower case, with and without the default port of its scheme."""
     parts = urlsplit(upstream_base.rstrip("/").lower())

@@ -6,11 +6,12 @@ peers' certificates and the names that these may have. Leaves reading files to `
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from bundles.loopback import is_loopback
 
 UNIX: Final = "unix:"
 UNIX_PATH_MAX_BYTES: Final = 100
@@ -66,8 +67,4 @@ class ExtAuthz(_Section):
         """Whether only this machine can reach it."""
         if self.address.startswith(UNIX):
             return True
-        host = self.address.rpartition(":")[0].strip("[]")
-        try:
-            return host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.address.rpartition(":")[0].strip("[]"))

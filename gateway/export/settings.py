@@ -5,12 +5,13 @@ Guarantees: addresses carry no secret, secrets stand only as references, a mask 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from bundles.loopback import is_loopback
 
 UPLOAD_MIN_BYTES: Final = 4096
 UPLOAD_DEFAULT_BYTES: Final = 32_768
@@ -22,16 +23,9 @@ def _service(value: str) -> str:
     parts = urlsplit(value)
     if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname or parts.port == 0:
         raise ValueError("must be https://HOST[/PATH], without a secret, query or fragment")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
         raise ValueError("must be https://…; http://… only on this machine")
     return value.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _pointer(value: str) -> str:

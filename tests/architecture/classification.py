@@ -17,6 +17,7 @@ PURE: frozenset[str] = frozenset(
     bundles.freshness
     bundles.jws
     bundles.lease
+    bundles.loopback
     bundles.manifest
     bundles.merged
     bundles.profile

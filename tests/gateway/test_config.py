@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cli.init import starter_config
-from gateway.config import ConfigError, GatewayConfig, is_loopback, load_config, unsafe_findings
+from gateway.config import ConfigError, GatewayConfig, is_local, load_config, unsafe_findings
 
 
 def _load(changes: dict[str, Any] | None = None, environment: dict[str, str] | None = None) -> GatewayConfig:
@@ -290,4 +290,4 @@ def test_config_is_safe_when_listeners_are_on_loopback_or_off() -> None:
     [("127.0.0.1:1", True), ("[::1]:1", True), ("localhost:1", True), ("10.0.0.1:1", False), ("gate:1", False)],
 )
 def test_loopback_is_known(address: str, loopback: bool) -> None:
-    assert is_loopback(address) is loopback
+    assert is_local(address) is loopback

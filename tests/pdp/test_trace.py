@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pdp.trace import CAUSES_DEPTH_MAX, TEXT_MAX_CHARACTERS, ReportLines, Trace, TraceMalformed, traced_rules
+from pdp.trace import CAUSES_DEPTH_MAX, TEXT_MAX_CHARACTERS, ReportLines, Trace, TracedRule, TraceMalformed
 
 SHOP = b"""package policies.shop
 
@@ -21,6 +21,16 @@ is_reader if "reader" in input.subject.properties.roles
 """
 REGO = {"policies/shop/shop.rego": SHOP, "lib/tidegate/x.rego": b"package tidegate\n\nallow := 1\n"}
 FILE = "policies/shop/shop.rego"
+
+
+def traced_rules(events: object, rego: dict[str, bytes]) -> tuple[TracedRule, ...]:
+    """The policy rules of a whole trace, its report read as `opa eval` prints it."""
+    trace = Trace(rego)
+    lines = ReportLines(trace)
+    for line in json.dumps({"explanation": events}, indent=2).encode().splitlines(keepends=True):
+        lines.take(line)
+    lines.finish()
+    return trace.rules()
 
 
 def enter(query: int, parent: int, name: str, line: int, *, conditions: int = 1, file: str = FILE) -> dict[str, Any]:

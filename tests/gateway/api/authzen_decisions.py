@@ -22,7 +22,7 @@ _NUMBERS: Final = {"rick": 0, "morty": 1, "summer": 2, "beth": 3, "jerry": 4}
 _LISTS: Final = {"rick": 2, "morty": 1, "summer": 3, "beth": 4, "jerry": 5}
 _CODES: Final = ("A", "E", "I", "M", "Q")
 
-TODO: Final = {
+SCENARIO: Final = {
     # who: create, update rick's, update own, delete rick's, delete own (everybody sees people and the list)
     "rick": (True, True, True, True, True),
     "morty": (True, False, True, False, True),
@@ -47,7 +47,7 @@ def item(owner: str) -> dict[str, Any]:
 def todo_decisions() -> list[tuple[str, dict[str, Any], bool]]:
     """The forty single decisions: a sentence, a request, what must come out."""
     found: list[tuple[str, dict[str, Any], bool]] = []
-    for name, (create, update_rick, update_own, delete_rick, delete_own) in TODO.items():
+    for name, (create, update_rick, update_own, delete_rick, delete_own) in SCENARIO.items():
         other = "morty" if name == "rick" else "rick"
         listed = {"type": "todo", "id": "todo-1"}
         asked: list[tuple[str, str, dict[str, Any], bool]] = [
@@ -66,7 +66,7 @@ def todo_decisions() -> list[tuple[str, dict[str, Any], bool]]:
     return found
 
 
-TODO_BATCHES: Final = [
+SCENARIO_BATCHES: Final = [
     ("rick", ("rick", "jerry"), (True, True)),
     ("morty", ("rick", "morty"), (False, True)),
     ("jerry", ("rick", "jerry"), (False, False)),

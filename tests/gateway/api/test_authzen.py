@@ -21,7 +21,7 @@ from tests.gateway.api.authzen_decisions import (
     BOB,
     CERTIFIED,
     RECORD,
-    TODO_BATCHES,
+    SCENARIO_BATCHES,
     item,
     person,
     record_question,
@@ -76,7 +76,7 @@ def test_todo_decision_is_as_agreed(pdp: GateProcess, request_body: Any, expecte
     assert (answered.status, answered.body["decision"]) == (200, expected)
 
 
-@pytest.mark.parametrize(("who", "owners", "expected"), TODO_BATCHES, ids=[case[0] for case in TODO_BATCHES])
+@pytest.mark.parametrize(("who", "owners", "expected"), SCENARIO_BATCHES, ids=[case[0] for case in SCENARIO_BATCHES])
 def test_todo_batch_is_as_agreed(pdp: GateProcess, who: str, owners: tuple[str, ...], expected: tuple[bool]) -> None:
     body = {
         "subject": person(who),

@@ -7,14 +7,14 @@ import pytest
 from gateway.connectors.outbound import (
     HOP_BY_HOP,
     NEVER_FORWARDED,
-    check_answer_coding,
+    check_coding,
     forward_headers,
     header_of_place,
     header_policy,
     inject,
+    kept_response_headers,
     strip_form,
     strip_query,
-    strip_response_headers,
     without_token,
 )
 from gateway.edge.tokens import FoundToken
@@ -139,21 +139,21 @@ def test_empty_form_stays_empty() -> None:
      "X-Internal", "x-nominated", "Clear-Site-Data", "Content-Security-Policy", "Refresh", "Alt-Svc"],
 )  # fmt: skip
 def test_answer_loses_headers_that_are_not_the_upstreams_to_send(name: str) -> None:
-    returned = strip_response_headers(((name, "v"), ("Connection", "x-nominated")), POLICY)
+    returned = kept_response_headers([(name.lower(), "v"), ("connection", "x-nominated")], POLICY)
     assert returned == [("content-security-policy", "sandbox"), ("x-content-type-options", "nosniff")]
 
 
 def test_answer_keeps_what_clients_need() -> None:
     kept = (("Content-Type", "application/json"), ("ETag", "1"), ("Link", "<x>"), ("X-RateLimit-Remaining", "4"))
-    returned = strip_response_headers(kept, POLICY)
+    returned = kept_response_headers([(name.lower(), value) for name, value in kept], POLICY)
     assert returned[:4] == [(name.lower(), value) for name, value in kept]
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "identity, gzip", "zstd"])
 def test_answer_is_refused_when_it_is_compressed(coding: str) -> None:
-    assert refused(lambda: check_answer_coding((("Content-Encoding", coding),))).code == "upstream_failed"
+    assert refused(lambda: check_coding(coding)).code == "upstream_failed"
 
 
-@pytest.mark.parametrize("headers", [(), (("content-encoding", "identity"),), (("Content-Type", "gzip"),)])
-def test_answer_is_accepted_when_it_is_plain(headers: tuple[tuple[str, str], ...]) -> None:
-    check_answer_coding(headers)
+@pytest.mark.parametrize("coding", ["", "identity", " Identity "])
+def test_answer_is_accepted_when_it_is_plain(coding: str) -> None:
+    check_coding(coding)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundles.errors import BundleRefused
-from gateway.connectors.rewrite import Rewriter, RewriteTarget, rewrite_body, rewrite_headers
+from gateway.connectors.rewrite import Rewriter, RewriteTarget
 from tests.gateway.connectors.parts import action, manifest, refused
 
 UP = "http://up.example:9503"
@@ -211,12 +211,6 @@ def test_base_with_a_path_is_replaced_whole() -> None:
     rewriter = Rewriter(manifest(action("a.x", "GET", "/a"), rewrite={"json": ["$..*"]}), targets)
     assert rewriter.url("https://up.example:443/v3/x") == f"{GATE}/x"
     assert rewriter.url("https://up.example/v30/x") == "https://up.example/v30/x"
-
-
-def test_functions_do_what_the_methods_do() -> None:
-    raw = f'{{"a":"{UP}/x"}}'.encode()
-    assert rewrite_body(raw, BROAD, _issue) == BROAD.body(raw, _issue)
-    assert rewrite_headers([("Location", "/x")], BROAD) == [("Location", f"{GATE}/x")]
 
 
 JSON = st.recursive(
