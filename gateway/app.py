@@ -37,7 +37,7 @@ from gateway.envoy.opening import open_door
 from gateway.errors import GateError
 from gateway.export.exporter import DecisionLogExporter
 from gateway.export.starting_client import make_exporters
-from gateway.flow.driver import Services
+from gateway.flow.services import Services
 from gateway.flow.switches import POLL_SECONDS, SwitchBoard
 from gateway.ledger.outcomes_driver import OutcomeKeeper, Told
 from gateway.ledger.record import RecordDraft

@@ -30,7 +30,7 @@ from gateway.egress.addresses import AddressClass
 from gateway.egress.dialer import UpstreamPool, UpstreamPools
 from gateway.egress.exchange import UpstreamTimeouts
 from gateway.egress.fetch import fetch_document
-from gateway.flow.driver import Reach, Target
+from gateway.flow.services import Reach, Target
 from gateway.flow.values import FlowLimits, InstancePlan
 
 

@@ -19,8 +19,9 @@ from gateway.edge.problem import refusal
 from gateway.errors import Refusal
 from gateway.flow import commands as c
 from gateway.flow.call import absent_flow, api_flow, proxy_flow
-from gateway.flow.driver import CallDriver, Services
+from gateway.flow.driver import CallDriver
 from gateway.flow.events import Flow
+from gateway.flow.services import Services
 from gateway.flow.values import ApiRequest, Finished, FlowContext, ProxyRequest, Trace
 from gateway.operations.log import EVENT_CALL, EVENT_REFUSED, LineLog
 from gateway.running import Running

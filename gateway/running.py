@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from bundles.canonical import JsonValue
 from gateway.assembly import Assembly
-from gateway.flow.driver import Services
+from gateway.flow.services import Services
 from gateway.operations.enforcement import BundleState
 from gateway.shadowing import ShadowRunner
 from gateway.store.sealing import TenantKeys

@@ -10,42 +10,33 @@ import hashlib
 from asyncio import create_task, sleep
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from aiohttp import web
 
 from gateway.approvals.model import ApprovalRefused
-from gateway.approvals.service import ApprovalService
-from gateway.connectors.classify import ActionTable
-from gateway.connectors.credentials import CredentialInjector, Injected
+from gateway.connectors.credentials import Injected
 from gateway.connectors.leaks import LeakDetector
 from gateway.connectors.outbound import check_coding, inject, kept_response_headers
-from gateway.connectors.rewrite import Rewriter
-from gateway.connectors.tickets import TicketBook, upload_segments
+from gateway.connectors.tickets import upload_segments
 from gateway.edge.body import body_at_hand, bounded_body, read_body
-from gateway.edge.identity import IdentityVerifier, NeedsKeys
-from gateway.edge.jwks import JwksStore, identify
+from gateway.edge.identity import NeedsKeys
+from gateway.edge.jwks import identify
 from gateway.edge.problem import CODES, refusal
-from gateway.egress.addresses import AddressClass
-from gateway.egress.dialer import UpstreamPools
 from gateway.egress.errors import UpstreamError
-from gateway.egress.exchange import UpstreamResponse, UpstreamTimeouts
+from gateway.egress.exchange import UpstreamResponse
 from gateway.errors import Refusal
 from gateway.flow import commands as c
 from gateway.flow import events as e
 from gateway.flow.failures import approval_refusal, dispatch_failed, policy_refusal
-from gateway.flow.switches import SwitchBoard
+from gateway.flow.services import Reach, Services
 from gateway.flow.values import Finished, GovernedCall, Trace
-from gateway.ledger.outcomes_driver import OutcomeKeeper
 from gateway.ledger.record import RecordMalformed
-from gateway.ledger.writer import LedgerUnavailable, LedgerWriter
-from gateway.operations.metrics import Metrics
-from gateway.store.port import Store, StoreConflict, StoreUnavailable
-from gateway.watching import Asked, DecisionWatch
+from gateway.ledger.writer import LedgerUnavailable
+from gateway.store.port import StoreConflict, StoreUnavailable
+from gateway.watching import Asked
 from pdp.errors import EngineFailed, PdpError
-from pdp.prepared import PolicyPlane
 
 GIVING_UP_STEPS_MAX = 8
 UNAUTHORIZED = 401
@@ -53,46 +44,6 @@ GUARD_SECONDS = 1.0
 LONGEST_LIFE = "the stream reached its longest life"
 KILLED = "a kill switch ended the stream"
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """How one instance is reached: its credential, the addresses it may have, the rules for its answers."""
-
-    base_url: str
-    injector: CredentialInjector
-    credential: str
-    allowed: frozenset[AddressClass]
-    rewriter: Rewriter
-    table: ActionTable
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The parts a call needs. They outlive configurations; `targets` and `verifier` come with one."""
-
-    store: Store
-    writer: LedgerWriter
-    approvals: ApprovalService
-    policy: PolicyPlane
-    pools: UpstreamPools
-    tickets: TicketBook
-    switches: SwitchBoard
-    metrics: Metrics
-    outcomes: OutcomeKeeper
-    clock: Callable[[], float] = time
-    watch: DecisionWatch = field(default_factory=DecisionWatch)
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """What one configuration lets calls reach, and whose tokens it takes."""
-
-    verifier: IdentityVerifier
-    keys: JwksStore
-    targets: dict[str, Target]
-    timeouts: UpstreamTimeouts
-    stream_max_seconds: float
 
 
 class StreamCut(ConnectionError):

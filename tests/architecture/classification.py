@@ -186,6 +186,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.export.exporter
     gateway.export.starting_client
     gateway.flow.driver
+    gateway.flow.services
     gateway.flow.switches
     gateway.ledger.outcomes_driver
     gateway.ledger.recovery_client
