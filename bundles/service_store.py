@@ -90,6 +90,12 @@ class BundleShelf:
             raise BundleUnavailable("storage_damaged", f"{self._archive(newest)} is not what was published")
         return Shelved(newest, archive, _read(self._envelope(newest)))
 
+    def archive_of(self, digest: str) -> bytes | None:
+        """The archive of a publication in the history; ``None`` for any other, and for one that is not whole any more."""
+        known = next((entry for entry in self._history if entry.digest == digest), None)
+        archive = _read(self._archive(known)) if known is not None else None
+        return archive if archive is not None and f"sha256:{sha256_hex(archive)}" == digest else None
+
     def put(self, publication: Publication, archive: bytes, cosignatures: bytes | None) -> Shelved:
         """Keep a publication and make it the served one."""
         write_durably(self._archive(publication), archive)
