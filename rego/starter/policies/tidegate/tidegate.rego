@@ -6,8 +6,15 @@ allow contains {"code": "role", "message": concat(" ", ["the role", role, "grant
 	input.action.name in operations[role]
 }
 
+# Asking a person for what policy holds, seeing how that went, and taking it back.
+requester := {
+	"tidegate.access_request.create",
+	"tidegate.access_request.show",
+	"tidegate.access_request.cancel",
+}
+
 # Whoever may call may ask whether they may, see what became of their calls and take back what they asked for.
-caller := {
+caller := requester | {
 	"tidegate.access.evaluate",
 	"tidegate.call.create",
 	"tidegate.call.read",
@@ -43,10 +50,10 @@ operations := {
 		"tidegate.metrics.read",
 		"tidegate.ledger.read",
 	},
-	"enforcer": {
+	"enforcer": (requester | {
 		"tidegate.access.evaluate",
 		"tidegate.access.subject",
-	},
+	}),
 	"collector": {
 		"tidegate.opa.log",
 		"tidegate.opa.status",

@@ -56,7 +56,7 @@ test_callers_ask_only_about_themselves if {
 
 test_enforcers_ask_about_others_and_do_nothing_else if {
 	granted("enforcer", "tidegate.access.subject")
-	every action in ["tidegate.call.create", "tidegate.call.read", "tidegate.opa.log"] {
+	every action in ["tidegate.call.create", "tidegate.call.read", "tidegate.approval.vote", "tidegate.opa.log"] {
 		not granted("enforcer", action)
 	}
 }
@@ -89,6 +89,22 @@ test_callers_and_approvers_ask_nothing_about_policy if {
 	every role in ["triage", "developer", "approver", "enforcer", "collector", "guest"] {
 		every action in ["tidegate.simulate.run", "tidegate.shadow.read", "tidegate.replay.run"] {
 			not granted(role, action)
+		}
+	}
+}
+
+test_whoever_asks_policy_may_ask_people_too if {
+	every role in ["triage", "developer", "approver", "operator", "enforcer"] {
+		every verb in ["create", "show", "cancel"] {
+			granted(role, concat(".", ["tidegate.access_request", verb]))
+		}
+	}
+}
+
+test_nobody_else_opens_access_requests if {
+	every role in ["auditor", "publisher", "collector", "guest"] {
+		every verb in ["create", "show", "cancel"] {
+			not granted(role, concat(".", ["tidegate.access_request", verb]))
 		}
 	}
 }
