@@ -1,4 +1,7 @@
-"""Runs the measurements: `python -m benchmarks [proxy] [parts] [decision] [envoy] [--rounds N] [--seconds S]`."""
+"""Runs the measurements: `python -m benchmarks [proxy] [parts] [decision] [envoy] [--rounds N] [--seconds S]`.
+
+`--data BYTES`, which may be repeated, asks one decision with that much data (`decision` only).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all when none is named")
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds a side")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of one round")
+    parser.add_argument("--data", type=int, action="append", help="bytes of data for `decision`; 10,000 and 1,000,000")
     given = parser.parse_args()
     unknown = sorted(set(given.cases) - set(CASES))
     if unknown:
@@ -23,7 +27,7 @@ def main() -> None:
         if case == "parts":
             parts.run(given.rounds)
         elif case == "decision":
-            decision.run(given.rounds)
+            decision.run(given.rounds, given.data or decision.DATA_BYTES)
         elif case == "envoy":
             envoy.run(given.rounds, given.seconds)
         else:

@@ -1,7 +1,7 @@
 """One embedded decision, input encoding and decision parsing included, against OPA's REST API on loopback.
 
-Both answer from the same bundle; rounds alternate. OPA's side is a keep-alive connection with prepared bytes, which is
-less work than any client library does.
+Both answer from the same bundle, with 10 KB of data and with 1 MB; rounds alternate. OPA's side is a keep-alive
+connection with prepared bytes, which is less work than any client library does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import uvloop
@@ -20,6 +20,7 @@ import uvloop
 from benchmarks.load import Connection, Sample
 from benchmarks.measured import WRITE, load_measured, measured_directory
 from benchmarks.report import show, summary, write
+from benchmarks.sized import sized_source
 from bundles.trusted_set import TrustedBundle
 from pdp.input_document import encode_input
 from pdp.prepared import PolicyPlane
@@ -29,6 +30,7 @@ from tests.e2e.raw import request
 
 CALLS = 2000
 WARM_CALLS = 200
+DATA_BYTES = (10_000, 1_000_000)
 OPA_START_SECONDS = 20.0
 
 
@@ -96,8 +98,9 @@ async def _rest(link: Connection, calls: int) -> Sample:
     return sample
 
 
-async def _measure(rounds: int, folder: Path) -> dict[str, dict[str, float]]:
-    bundle = load_measured(measured_directory(folder / "gate", "http://127.0.0.1:9"))
+async def _measure(rounds: int, folder: Path, data_bytes: int) -> dict[str, dict[str, float]]:
+    source = sized_source(folder / "source", data_bytes)
+    bundle = load_measured(measured_directory(folder / "gate", "http://127.0.0.1:9", source))
     plane = PolicyPlane(WasmEngine())
     await plane.load(bundle)
     samples: dict[str, list[Sample]] = {"embedded": [], "OPA REST": []}
@@ -111,14 +114,17 @@ async def _measure(rounds: int, folder: Path) -> dict[str, dict[str, float]]:
     return {name: summary(runs) for name, runs in samples.items()}
 
 
-def run(rounds: int) -> dict[str, dict[str, float]]:
-    """Measure, print and write; the rows that were written."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "opa").mkdir()
-        rows = uvloop.run(_measure(rounds, Path(folder)))
-    for row in rows.values():
-        row["of_rest_p50"] = round(row["p50_ms"] / max(rows["OPA REST"]["p50_ms"], 0.001), 4)
-        row["of_rest_p99"] = round(row["p99_ms"] / max(rows["OPA REST"]["p99_ms"], 0.001), 4)
-    show(f"one decision, median of {rounds} alternating rounds of {CALLS}", rows)
-    print(f"written to {write('decision', {'rows': rows})}")
-    return rows
+def run(rounds: int, data_bytes: Sequence[int] = DATA_BYTES) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure with each size of data, print and write; the rows that were written, by size."""
+    document = {}
+    for size in data_bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "opa").mkdir()
+            rows = uvloop.run(_measure(rounds, Path(folder), size))
+        for row in rows.values():
+            row["of_rest_p50"] = round(row["p50_ms"] / max(rows["OPA REST"]["p50_ms"], 0.001), 4)
+            row["of_rest_p99"] = round(row["p99_ms"] / max(rows["OPA REST"]["p99_ms"], 0.001), 4)
+        show(f"one decision, {size:,} bytes of data, median of {rounds} alternating rounds of {CALLS}", rows)
+        document[f"{size}_bytes_of_data"] = rows
+    print(f"written to {write('decision', document)}")
+    return document

@@ -82,11 +82,11 @@ WRITE: Final = Measured(
 KINDS: Final = {"read": READ, "write": WRITE}
 
 
-def measured_directory(directory: Path, upstream: str) -> Path:
-    """A gate's directory whose bundle is the measured one and whose one instance is `upstream`."""
+def measured_directory(directory: Path, upstream: str, source: Path = SOURCE) -> Path:
+    """A gate's directory whose bundle is built from `source` and whose one instance is `upstream`."""
     init_directory(directory)
     done = tidegate(
-        *("bundle", "build", str(SOURCE), "--key", str(directory / "keys/bundle.pem")),
+        *("bundle", "build", str(source), "--key", str(directory / "keys/bundle.pem")),
         *("--out", str(directory / "bundle.tar.gz"), "--sequence", "2"),
     )
     if done.returncode:
