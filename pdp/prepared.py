@@ -153,6 +153,15 @@ class PolicyPlane:
         """What is in force, if anything."""
         return self._in_force.active if self._in_force is not None else None
 
+    def stands(self, bundle_digest: str) -> bool:
+        """Whether a decision of that bundle is still one: it is in force and may decide."""
+        force = self._in_force
+        return force is not None and force.active.bundle.digest == bundle_digest and self._is_stale(force) is None
+
+    def may_decide(self) -> bool:
+        """Whether a question could be answered now: a bundle is in force that neither expired nor lost its lease."""
+        return self._in_force is not None and self._is_stale(self._in_force) is None
+
     async def close(self) -> None:
         """Free the policy in force; afterwards every question raises ``PolicyUnavailable``."""
         async with self._loading:
@@ -227,18 +236,29 @@ class PolicyPlane:
                 raise PolicyUnavailable("no bundle is loaded")
             self._check_current(force)
             try:
-                return force, await force.policy.ask(input_bytes)
+                answer = await force.policy.ask(input_bytes)
             except EngineFailed:
                 # Closed by a swap while this question waited: the policy now in force answers it.
                 if self._in_force is force:
                     raise
+                continue
+            # It was waited for: an answer that comes after the end of the lease is none.
+            self._check_current(force)
+            return force, answer
 
     def _check_current(self, force: _InForce) -> None:
+        stale = self._is_stale(force)
+        if stale is not None:
+            raise PolicyStale(stale)
+
+    def _is_stale(self, force: _InForce) -> str | None:
+        """Why the bundle may not decide now, if it may not."""
         expires_at = force.active.bundle.expires_at
         if expires_at is not None and self._now() >= expires_at:
-            raise PolicyStale("the bundle has expired")
+            return "the bundle has expired"
         if self._lease is not None and not self._lease():
-            raise PolicyStale("the bundle's freshness lease has ended")
+            return "the bundle's freshness lease has ended"
+        return None
 
 
 class _InProcess:

@@ -38,9 +38,13 @@ class RedeemTicket(NamedTuple):
 
 
 class ReadSwitches(NamedTuple):
-    """The kill switches that are set for a tenant now. → SwitchesRead"""
+    """The kill switches that are set for a tenant now. → SwitchesRead
+
+    `decided_by`: the digest of the bundle that let the call so far; whether it still decides is then said as well.
+    """
 
     tenant: str
+    decided_by: str = ""
 
 
 class LookUpClaim(NamedTuple):

@@ -1,8 +1,9 @@
-"""Sending a call that may go out: switches once more, attempts as the manifest allows, and how failures are recorded.
+"""Sending a call that may go out: controls once more, attempts as the manifest allows, and how failures are recorded.
 
 Guarantees: a non-idempotent action is sent again only when nothing was sent or on 429 (page 12, rule 4); switches and
-the decision are asked again before each retry (rule 12); however dispatching ends without an answer, an outcome is recorded
-before the caller hears of it.
+lease are checked again once the intent is durable, where another bundle came into force meanwhile it is asked, and before
+each retry all of it is done anew (rule 12); however dispatching ends without an answer, an outcome is recorded before the
+caller hears of it.
 """
 
 from __future__ import annotations
@@ -51,11 +52,21 @@ def dispatch(
     """Send the call until it is answered; a refusal when it is not, with the outcome recorded."""
     try:
         if trace.intended:
-            yield from refuse_killed(call)
+            yield from _check_again(call, trace, approval)
         return (yield from _attempts(call, trace, approval))
     except Refusal as refused:
         yield from record_failure(call, trace, recorder, scope, refused)
         raise
+
+
+def _check_again(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[None]:
+    """Refuse what a switch, the end of the lease or another bundle forbids since the decision was made."""
+    decided_by = trace.decided.bundle_digest if trace.decided is not None else ""
+    read = expect((yield ReadSwitches(call.subject.tenant, decided_by)), SwitchesRead)
+    if read.switches:
+        check_switches(read.switches, call)
+    if not read.stands:
+        yield from _still_allowed(call, trace, approval)
 
 
 def _attempts(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[AnswerBegan]:
@@ -84,6 +95,7 @@ def _attempts(call: GovernedCall, trace: Trace, approval: Approval | None) -> Fl
 
 
 def _still_allowed(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[None]:
+    """Ask again; a bundle that may not decide any more refuses by itself."""
     question = policy_input(call, now=call.received_unix, approval=approval)
     decided = expect((yield AskPolicy(question)), PolicyAnswered).decided
     trace.decided = decided

@@ -43,6 +43,7 @@ UNAUTHORIZED = 401
 GUARD_SECONDS = 1.0
 LONGEST_LIFE = "the stream reached its longest life"
 KILLED = "a kill switch ended the stream"
+STALE = "the policy that let the stream begin may no longer decide"
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -134,7 +135,8 @@ class CallDriver:
     # -- controls and policy ----------------------------------------------------------------------------------------
 
     def _switches(self, command: c.ReadSwitches) -> e.Event:
-        return e.SwitchesRead(self._services.switches.of(command.tenant))
+        stands = not command.decided_by or self._services.policy.stands(command.decided_by)
+        return e.SwitchesRead(self._services.switches.of(command.tenant), stands)
 
     async def _claim(self, command: c.LookUpClaim) -> e.Event:
         return e.ClaimRead(await self._services.store.claim(command.log, command.scope))
@@ -222,7 +224,14 @@ class CallDriver:
         declared = self._request.content_length
         if declared is not None:
             headers.append(("content-length", str(declared)))
-        return bounded_body(self._request, call.action.arguments.body_max_bytes)
+        return self._watched(bounded_body(self._request, call.action.arguments.body_max_bytes))
+
+    async def _watched(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A body that is sent on as it comes, as long as it may; raises `Refusal` when it may no longer."""
+        deadline = monotonic() + self._reach.stream_max_seconds
+        async for piece in pieces:
+            self._check_stream(deadline)
+            yield piece
 
     def _began(self, call: GovernedCall, response: UpstreamResponse, injected: Injected) -> e.AnswerBegan:
         """Raises `Refusal` for a coded answer and for a secret in its headers."""
@@ -350,15 +359,11 @@ class CallDriver:
         length = len(command.prefix)
         if command.prefix:
             yield command.prefix
-        subject = self._trace.subject
         async for piece in pieces:
             length += len(piece)
             if command.max_bytes and length > command.max_bytes:
                 raise refusal("upstream_failed", "the answer is larger than this action allows")
-            if monotonic() > deadline:
-                raise refusal("upstream_timeout", LONGEST_LIFE)
-            if subject is not None and self._services.switches.covers(subject, self._trace):
-                raise refusal("killed", KILLED)
+            self._check_stream(deadline)
             allowed = detector.feed(piece)
             if allowed:
                 yield allowed
@@ -366,19 +371,28 @@ class CallDriver:
         if rest:
             yield rest
 
+    def _check_stream(self, deadline: float) -> None:
+        """Raise `Refusal` when a stream may not go on: its longest life, a switch, or policy that may not decide."""
+        subject = self._trace.subject
+        if monotonic() > deadline:
+            raise refusal("upstream_timeout", LONGEST_LIFE)
+        if subject is not None and self._services.switches.covers(subject, self._trace):
+            raise refusal("killed", KILLED)
+        if not self._services.policy.may_decide():
+            raise refusal("policy_stale", STALE)
+
     async def _guard(self) -> None:
         """End a stream on which nothing comes: what is checked with each piece is checked each second as well.
 
         **Security**: page 12 rule 12: within 5 s, `POLL_SECONDS` of the switches included.
         """
         deadline = monotonic() + self._reach.stream_max_seconds
-        subject, switches = self._trace.subject, self._services.switches
         while not self._stopped:
             await sleep(GUARD_SECONDS)
-            if monotonic() > deadline:
-                self._stopped = LONGEST_LIFE
-            elif subject is not None and switches.covers(subject, self._trace):
-                self._stopped = KILLED
+            try:
+                self._check_stream(deadline)
+            except Refusal as ended:
+                self._stopped = ended.detail
         if self._response is not None:
             self._response.stop()
 

@@ -27,9 +27,10 @@ class Identified(NamedTuple):
 
 
 class SwitchesRead(NamedTuple):
-    """The switches that are set."""
+    """The switches that are set. `stands`: the bundle that was named is in force and may decide."""
 
     switches: tuple[SwitchRow, ...]
+    stands: bool = True
 
 
 class ClaimRead(NamedTuple):

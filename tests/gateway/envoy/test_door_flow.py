@@ -240,6 +240,15 @@ def test_door_flow_is_killed_when_a_switch_is_set_after_the_intent() -> None:
     assert code_of(played) == "killed"
 
 
+def test_door_flow_is_stale_when_the_bundle_fell_after_the_intent() -> None:
+    fallen = e.SwitchesRead((), stands=False)
+    played = run(
+        WRITE, [IDENTIFIED, NO_SWITCH, ALLOWED, RECORDED, fallen, refusal("policy_stale"), RECORDED], body=BODY
+    )
+    assert code_of(played) == "policy_stale"
+    assert ended(played.all_of(c.AppendRecord)[-1].draft) == ("policy_stale", None)
+
+
 def test_door_flow_records_nothing_when_the_caller_is_unknown() -> None:
     played = run(READ, [refusal("identity_invalid")])
     assert (code_of(played), played.names) == ("identity_invalid", ["VerifyToken"])
