@@ -39,7 +39,8 @@ from bundles.service_protocol import (
     problem,
     wait_seconds,
 )
-from bundles.service_store import BundleShelf, Publication, Shelved
+from bundles.service_shelf import Publication, Shelf, Shelved, Shelves
+from bundles.service_store import DirectoryShelves
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, verify_bundle
 
 WAITERS_MAX_COUNT: Final = 4096
@@ -57,7 +58,7 @@ class _Entry:
 
     served: ServedBundle
     trust: TrustPolicy
-    shelf: BundleShelf
+    shelf: Shelf
     current: Shelved | None
     publishing: asyncio.Lock = field(default_factory=asyncio.Lock)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -144,6 +145,8 @@ class BundleService:
         shelved = entry.current
         if shelved is None:
             return problem("not_found", "nothing has been published here yet")
+        if entry.shelf.doubt is not None:
+            return problem("storage_unconfirmed", entry.shelf.doubt)
         unchanged = condition is not None and names_etag(condition, shelved.publication.digest)
         headers = self._headers(entry, shelved, waits)
         if unchanged:
@@ -216,12 +219,14 @@ class BundleService:
                 envelope = decode_cosignatures(request.headers.get(COSIGNATURES_HEADER.lower()))
                 return await self._accept(entry, archive, envelope, grant.name)
             except BundleRefused as fault:
-                kind = "publish_conflict" if fault.code in _CONFLICTS else "bundle_refused"
+                kind = _CONFLICTS.get(fault.code, "bundle_refused")
                 self._say("publish_refused", {"bundle": bundle_id, "publisher": grant.name, "code": fault.code})
                 return problem(kind, fault.detail, code=fault.code)
             except BundleUnavailable as fault:
                 self._say("publish_failed", {"bundle": bundle_id, "publisher": grant.name, "error": str(fault)})
-                return problem("storage_failed", "the bundle was not published")
+                return problem(
+                    "storage_failed", _UNKNOWN if fault.code == _IN_DOUBT else "the bundle was not published"
+                )
 
     async def _accept(self, entry: _Entry, archive: bytes, envelope: bytes | None, publisher: str) -> ServiceAnswer:
         known = entry.current
@@ -237,11 +242,37 @@ class BundleService:
             publisher=publisher,
             size_bytes=len(archive),
         )
-        entry.current = await asyncio.to_thread(entry.shelf.put, publication, archive, envelope)
-        waiting, entry.news = entry.news, asyncio.Event()
-        waiting.set()
+        self._serve(entry, await asyncio.to_thread(entry.shelf.put, publication, archive, envelope))
         self._say("published", {"bundle": entry.served.id, **publication.document()})
         return json_answer({**publication.document(), "published": True}, status=201 if known is None else 200)
+
+    def _serve(self, entry: _Entry, shelved: Shelved) -> None:
+        """Make this what is served, and wake who waits for it."""
+        entry.current = shelved
+        waiting, entry.news = entry.news, asyncio.Event()
+        waiting.set()
+
+    @property
+    def bundle_ids(self) -> tuple[str, ...]:
+        """Every address."""
+        return tuple(self._entries)
+
+    async def refresh(self, bundle_id: str) -> bool:
+        """Serve what another service on the same storage published meanwhile; whether there was any.
+
+        Raises :class:`BundleError`: then what was served before still is, until the shelf is in doubt.
+        """
+        entry = self._entries[bundle_id]
+
+        def accept(found: Shelved) -> None:
+            self._verified(entry, found.archive, found.cosignatures)
+
+        async with entry.publishing:
+            found = await asyncio.to_thread(entry.shelf.refresh, accept)
+            if found is not None:
+                self._serve(entry, found)
+                self._say("adopted", {"bundle": bundle_id, **found.publication.document()})
+        return found is not None
 
     def _verified(self, entry: _Entry, archive: bytes, envelope: bytes | None) -> TrustedBundle:
         """Check as a gate would, and that the sequence is above every one published in this epoch. Blocks."""
@@ -279,7 +310,13 @@ class BundleService:
         return (found[0] if found else None), problem("token_invalid")
 
 
-_CONFLICTS: Final = frozenset({"bundle_rollback", "bundle_sequence_reused"})
+_CONFLICTS: Final[Mapping[str, str]] = {
+    "bundle_rollback": "publish_conflict",
+    "bundle_sequence_reused": "publish_conflict",
+    "precondition_failed": "precondition_failed",
+}
+_IN_DOUBT: Final = "storage_outcome_unknown"
+_UNKNOWN: Final = "nobody knows whether the bundle was published: look at the history, then publish again"
 
 
 def _digest(entry: _Entry) -> str | None:
@@ -297,21 +334,27 @@ def _precondition(headers: Mapping[str, str], digest: str | None) -> ServiceAnsw
 
 
 def open_service(
-    document: ServiceDocument, base_dir: Path, *, say: Say, clock: Callable[[], float] = time.time
+    document: ServiceDocument,
+    base_dir: Path,
+    *,
+    say: Say,
+    clock: Callable[[], float] = time.time,
+    shelves: Shelves | None = None,
 ) -> BundleService:
-    """Read keys, tokens and what was published before. Blocks on the disk.
+    """Read keys, tokens and what was published before: in the configured directory, unless ``shelves`` are given. Blocks.
 
     Raises :class:`BundleMisuse` (``key_exposed``, ``token_weak``, ``freshness_key_shared``) and
     :class:`BundleUnavailable` (``storage_damaged``, ``key_unavailable``).
     """
     online = load_private_key(_path(base_dir, document.freshness.key))
+    if shelves is None:
+        shelves = DirectoryShelves(base_dir / document.directory, history_max_count=document.history_max_count)
     entries: dict[str, _Entry] = {}
     for served in document.bundles:
         trust = _trust(served, base_dir)
         if public_pem(online).strip() in (key.public_pem.strip() for key in trust.keys):
             raise BundleMisuse("freshness_key_shared", f"{served.id}: the online key may not sign bundles too")
-        folder = base_dir / document.directory / "published" / (served.tenant or "_") / served.name
-        shelf = BundleShelf(folder, history_max_count=document.history_max_count)
+        shelf = shelves.shelf(served)
         entries[served.id] = _Entry(served, trust, shelf, shelf.open())
     grants = tuple(
         _Grant(

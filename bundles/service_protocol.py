@@ -39,6 +39,7 @@ _TITLES: Final[Mapping[str, tuple[int, str]]] = {
     "precondition_failed": (412, "Another bundle was published meanwhile"),
     "bundle_refused": (422, "The bundle is not accepted"),
     "storage_failed": (503, "The bundle could not be kept"),
+    "storage_unconfirmed": (503, "Nobody can say whether the bundle is still in force"),
 }
 
 

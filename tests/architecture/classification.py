@@ -24,6 +24,7 @@ PURE: frozenset[str] = frozenset(
     bundles.samples
     bundles.service_config
     bundles.service_protocol
+    bundles.service_shelf
     bundles.source_layout
     bundles.trusted_set
     bundles.whole_numbers
