@@ -1,8 +1,9 @@
-"""Co-signatures: detached DSSE signatures over an archive's SHA-256, so that one stolen key publishes nothing.
+"""DSSE envelopes: co-signatures over an archive's SHA-256, so that one stolen key publishes nothing, and sealed payloads.
 
 Guarantees: :func:`check_cosignatures` counts distinct public keys, each trusted, each over exactly this bundle's name and
-digest; :func:`cosign` adds one signature to an envelope without touching the others. Leaves to its callers: how many are
-needed, and where the envelope lies (``<bundle>.dsse.json``, or the service's ``Tidegate-Cosignatures`` header).
+digest; :func:`cosign` adds one signature to an envelope without touching the others; :func:`open_sealed` returns only what a
+trusted key signed as this kind of payload. Leaves to its callers: how many co-signatures are needed, where their envelope lies
+(``<bundle>.dsse.json``, or the service's ``Tidegate-Cosignatures`` header), what a payload says.
 **Source**: DSSE 1.0.2 (envelope and pre-authentication encoding).
 """
 
@@ -35,6 +36,20 @@ _HASHES: Final[dict[str, type[hashes.SHA256] | type[hashes.SHA384] | type[hashes
 
 
 @dataclass(frozen=True, slots=True)
+class EnvelopeKind:
+    """What an envelope is for: its payload's type, its limit, and the codes of what is wrong with it."""
+
+    payload_type: str
+    max_bytes: int
+    code: str
+    unsigned_code: str
+    key_unknown_code: str
+
+
+COSIGNATURES: Final = EnvelopeKind(PAYLOAD_TYPE, ENVELOPE_MAX_BYTES, _CODE, _CODE, _CODE)
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """A well-formed envelope whose signatures nobody has checked yet."""
 
@@ -59,13 +74,31 @@ def cosign(name: str, digest: str, *, key: PrivateKey, keyid: str, existing: byt
     if len(signatures) >= SIGNATURES_MAX_COUNT:
         raise BundleMisuse("cosignatures_full", f"an envelope holds {SIGNATURES_MAX_COUNT} signatures")
     signatures.append((keyid, _sign(pre_authentication(payload), key)))
-    listed: list[JsonValue] = [{"keyid": known, "sig": base64.b64encode(raw).decode()} for known, raw in signatures]
-    document: dict[str, JsonValue] = {
-        "payload": base64.b64encode(payload).decode(),
-        "payloadType": PAYLOAD_TYPE,
-        "signatures": listed,
-    }
-    return canonical_json(document) + b"\n"
+    return _written(payload, PAYLOAD_TYPE, signatures)
+
+
+def seal(payload: bytes, kind: EnvelopeKind, *, key: PrivateKey, keyid: str) -> bytes:
+    """An envelope of this kind over ``payload``, with one signature."""
+    return _written(payload, kind.payload_type, [(keyid, _sign(pre_authentication(payload, kind.payload_type), key))])
+
+
+def open_sealed(raw: bytes, kind: EnvelopeKind, keys: Sequence[VerifyingKey]) -> tuple[bytes, str]:
+    """The payload of an envelope with exactly one signature, and the trusted key that made it.
+
+    Raises the kind's codes.
+
+    **Security**: the type is signed too, so that an envelope of one kind is never taken for another.
+    """
+    envelope = read_envelope(raw, kind)
+    if len(envelope.unverified_signatures) != 1:
+        raise BundleRefused(kind.code, "exactly one signature is expected")
+    unverified_keyid, signature = envelope.unverified_signatures[0]
+    key = next((key for key in keys if key.keyid == unverified_keyid), None)
+    if key is None:
+        raise BundleRefused(kind.key_unknown_code, f"no trusted key is called {unverified_keyid!r}")
+    payload = envelope.unverified_payload
+    _verified(pre_authentication(payload, kind.payload_type), signature, key, kind.code)
+    return payload, key.keyid
 
 
 def check_cosignatures(
@@ -85,26 +118,28 @@ def check_cosignatures(
     for unverified_keyid, signature in envelope.unverified_signatures:
         for key in keys:
             if key.keyid == unverified_keyid:
-                counted.setdefault(_verified(signed, signature, key), key.keyid)
+                counted.setdefault(_verified(signed, signature, key, _CODE), key.keyid)
     if len(counted) < threshold:
         raise BundleRefused("bundle_threshold", f"{threshold} distinct keys are required, {len(counted)} signed")
     return tuple(counted.values())
 
 
-def read_envelope(raw: bytes) -> Envelope:
-    """Take an envelope apart without believing it; raises ``cosignatures_invalid``."""
+def read_envelope(raw: bytes, kind: EnvelopeKind = COSIGNATURES) -> Envelope:
+    """Take an envelope apart without believing it; raises the kind's codes (``cosignatures_invalid``)."""
     try:
-        document = parse_strict(raw, max_bytes=ENVELOPE_MAX_BYTES, max_depth=4)
+        document = parse_strict(raw, max_bytes=kind.max_bytes, max_depth=4)
     except StrictJsonError as refused:
-        raise BundleRefused(_CODE, f"the envelope: {refused}") from refused
+        raise BundleRefused(kind.code, f"the envelope: {refused}") from refused
     if not isinstance(document, dict) or set(document) != {"payload", "payloadType", "signatures"}:
-        raise BundleRefused(_CODE, "an envelope has payload, payloadType and signatures")
-    if document["payloadType"] != PAYLOAD_TYPE:
-        raise BundleRefused(_CODE, f"the payload's type is not {PAYLOAD_TYPE}")
+        raise BundleRefused(kind.code, "an envelope has payload, payloadType and signatures")
+    if document["payloadType"] != kind.payload_type:
+        raise BundleRefused(kind.code, f"the payload's type is not {kind.payload_type}")
     listed = document["signatures"]
-    if not isinstance(listed, list) or not 1 <= len(listed) <= SIGNATURES_MAX_COUNT:
-        raise BundleRefused(_CODE, f"an envelope has from 1 to {SIGNATURES_MAX_COUNT} signatures")
-    return Envelope(_decoded(document["payload"]), tuple(_signature(entry) for entry in listed))
+    if not isinstance(listed, list) or len(listed) > SIGNATURES_MAX_COUNT:
+        raise BundleRefused(kind.code, f"an envelope has from 1 to {SIGNATURES_MAX_COUNT} signatures")
+    if not listed:
+        raise BundleRefused(kind.unsigned_code, "nobody signed the envelope")
+    return Envelope(_decoded(document["payload"], kind.code), tuple(_signature(entry, kind.code) for entry in listed))
 
 
 def pre_authentication(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
@@ -119,22 +154,32 @@ def _about(envelope: Envelope, payload: bytes) -> Envelope:
     return envelope
 
 
-def _signature(entry: JsonValue) -> tuple[str, bytes]:
+def _written(payload: bytes, payload_type: str, signatures: Sequence[tuple[str, bytes]]) -> bytes:
+    listed: list[JsonValue] = [{"keyid": known, "sig": base64.b64encode(raw).decode()} for known, raw in signatures]
+    document: dict[str, JsonValue] = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": payload_type,
+        "signatures": listed,
+    }
+    return canonical_json(document) + b"\n"
+
+
+def _signature(entry: JsonValue, code: str) -> tuple[str, bytes]:
     if not isinstance(entry, dict) or set(entry) != {"keyid", "sig"}:
-        raise BundleRefused(_CODE, "a signature has keyid and sig")
+        raise BundleRefused(code, "a signature has keyid and sig")
     keyid = entry["keyid"]
     if not isinstance(keyid, str) or not keyid:
-        raise BundleRefused(_CODE, "a key id is a string")
-    return keyid, _decoded(entry["sig"])
+        raise BundleRefused(code, "a key id is a string")
+    return keyid, _decoded(entry["sig"], code)
 
 
-def _decoded(value: JsonValue) -> bytes:
+def _decoded(value: JsonValue, code: str) -> bytes:
     if not isinstance(value, str):
-        raise BundleRefused(_CODE, "payload and sig are base64")
+        raise BundleRefused(code, "payload and sig are base64")
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as refused:
-        raise BundleRefused(_CODE, "payload and sig are base64") from refused
+        raise BundleRefused(code, "payload and sig are base64") from refused
 
 
 def _sign(signed: bytes, key: PrivateKey) -> bytes:
@@ -146,7 +191,7 @@ def _sign(signed: bytes, key: PrivateKey) -> bytes:
     return key.sign(signed, _pss(digest), digest)
 
 
-def _verified(signed: bytes, signature: bytes, key: VerifyingKey) -> bytes:
+def _verified(signed: bytes, signature: bytes, key: VerifyingKey, code: str) -> bytes:
     """The public key's DER form, after it verified the signature."""
     public = load_public_key(key.public_pem, key.algorithm)
     digest = _HASHES[key.algorithm[2:]]()
@@ -158,7 +203,7 @@ def _verified(signed: bytes, signature: bytes, key: VerifyingKey) -> bytes:
         else:
             public.verify(signature, signed, _pss(digest), digest)
     except InvalidSignature as refused:
-        raise BundleRefused(_CODE, f"key {key.keyid!r} did not sign this") from refused
+        raise BundleRefused(code, f"key {key.keyid!r} did not sign this") from refused
     return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 

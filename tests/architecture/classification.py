@@ -12,6 +12,9 @@ PURE: frozenset[str] = frozenset(
     bundles.claims
     bundles.client_protocol
     bundles.content
+    bundles.delta
+    bundles.delta_edits
+    bundles.delta_envelope
     bundles.dsse
     bundles.errors
     bundles.freshness
