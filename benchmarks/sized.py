@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
+import rego
 from benchmarks.measured import SOURCE
 from bundles.archive import read_archive
 from bundles.build import SigningOptions, sign_files
@@ -19,13 +20,20 @@ from bundles.claims import MANIFEST_FILE, SIGNATURES_FILE
 from bundles.keys import load_private_key
 
 OWNERS: Final = "owners/data.json"
+GOVERNING: Final = "policies/tidegate/tidegate.rego"
 KINDS: Final = ("incident", "request", "problem", "asset", "change", "contract", "invoice")
 REGIONS: Final = ("eu", "us", "ap")
 
 
-def sized_source(folder: Path, size_bytes: int) -> Path:
-    """The measured bundle's source in `folder`, its data grown to `size_bytes`."""
+def sized_source(folder: Path, size_bytes: int, *, governed: bool = False) -> Path:
+    """The measured bundle's source in `folder`, its data grown to `size_bytes`.
+
+    `governed` adds the starter's policy for the gate's own operations, so that `/v1/enforcement` may be asked.
+    """
     shutil.copytree(SOURCE, folder)
+    if governed:
+        (folder / GOVERNING).parent.mkdir()
+        shutil.copy(rego.root() / "starter" / GOVERNING, folder / GOVERNING)
     (folder / OWNERS).write_bytes(sized_owners(size_bytes))
     return folder
 
