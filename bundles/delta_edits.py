@@ -60,13 +60,14 @@ def edits_between(base: bytes, target: bytes) -> Edits:
     position, lookups = done, 0
     while position + block <= len(target) and lookups < LOOKUPS_MAX_COUNT:
         start = index.get(target[position : position + block], -1)
-        if start < 0:
+        back = _same_before(base, start, target, position, position - done) if start >= 0 else 0
+        size = back + _same_after(base, start, target, position) if start >= 0 else 0
+        if size < 2 * block:
+            # Nothing, or a phrase that stands everywhere: copying it would lead away from where the texts go on alike.
             position += 1
             lookups += 1
             continue
-        back = _same_before(base, start, target, position, position - done)
         _insert(steps, inserted, target[done : position - back])
-        size = back + _same_after(base, start, target, position)
         steps.append(Copy(start - back, size))
         position = done = position - back + size
     tail = _same_before(base, len(base), target, len(target), len(target) - done)
