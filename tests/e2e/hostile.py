@@ -88,6 +88,10 @@ class HostileUpstream:
         self.released.wait(HANG_SECONDS)
         self._answer(link, line)
 
+    def _late(self, link: socket.socket, line: str) -> None:
+        """Close without a word when the test releases it."""
+        self.released.wait(HANG_SECONDS)
+
     def _close(self, link: socket.socket, line: str) -> None:
         """Read, then close without a word."""
 
@@ -160,6 +164,7 @@ class HostileUpstream:
 
 _FAULTS: tuple[tuple[str, Callable[[HostileUpstream, socket.socket, str], None]], ...] = (
     ("wait", HostileUpstream._wait),
+    ("late", HostileUpstream._late),
     ("close", HostileUpstream._close),
     ("hang-in-body", HostileUpstream._hang_in_body),
     ("hang", HostileUpstream._hang),

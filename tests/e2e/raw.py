@@ -47,7 +47,7 @@ def exchange(url: str, *pieces: bytes, hold_open: bool = False) -> Answer:
                 link.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the answer may already be there
-        return _read(link)
+        return read_answer(link)
 
 
 def conversation(url: str, *pieces: bytes) -> bytes:
@@ -67,7 +67,7 @@ def conversation(url: str, *pieces: bytes) -> bytes:
     return bytes(raw)
 
 
-def _read(link: socket.socket) -> Answer:
+def read_answer(link: socket.socket) -> Answer:
     raw = bytearray()
     while b"\r\n\r\n" not in raw:
         chunk = _receive(link)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from tests.e2e.calling import host, recorded
+from tests.e2e.calling import call, host, recorded
 from tests.e2e.harness import GateProcess, StandIns, edit_config, init_directory, point_at_stand_ins
-from tests.e2e.raw import Answer, exchange, request
+from tests.e2e.raw import Answer, exchange, read_answer, request
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -79,3 +80,16 @@ def test_ticket_is_refused_when_it_is_shown_elsewhere(impatient: GateProcess, th
     target = _ticket(impatient).replace(there, elsewhere, 1)
     answer = _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True)
     assert (answer.status, answer.code) == (401, "identity_invalid")
+
+
+def test_upload_is_killed_when_a_switch_is_set_while_its_body_comes(impatient: GateProcess) -> None:
+    operator, parts = impatient.token("op", "operator"), urlsplit(impatient.url)
+    sent = {"Host": host(impatient), "Content-Type": "text/plain", "Content-Length": "10"}
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as link:
+        link.sendall(request("POST", _ticket(impatient), sent) + b"hello")
+        switched = call(impatient, "PUT", "/v1/switches/tenant/acme", {"reason": "drill"}, token=operator)
+        link.sendall(b"hello")
+        answer = read_answer(link)
+    assert call(impatient, "DELETE", "/v1/switches/tenant/acme", token=operator).status == switched.status == 200
+    assert (answer.status, answer.code) == (403, "killed")
+    assert recorded(impatient, answer)[-1]["action"]["code"] == "killed"
