@@ -91,7 +91,7 @@ def test_no_delta_is_made_when(case: str) -> None:
 
 def test_no_delta_is_made_when_it_would_take_too_many_edits() -> None:
     chance = random.Random(4)
-    blocks = [chance.randbytes(24), chance.randbytes(24)]
+    blocks = [chance.randbytes(64), chance.randbytes(64)]
     base = write_archive({"a.rego": b"".join(blocks)})
     count = EDITS_MAX_COUNT // 2 + 1  # each a copy and an insertion
     target = write_archive({"a.rego": b"".join(blocks[number % 2] + chance.randbytes(2) for number in range(count))})
