@@ -212,10 +212,11 @@ class BundleService:
             return problem("publish_forbidden")
         archive = await request.read_body()
         async with entry.publishing:
-            conflict = _precondition(request.headers, _digest(entry))
-            if conflict is not None:
-                return conflict
             try:
+                await self._adopt(entry)
+                conflict = _precondition(request.headers, _digest(entry))
+                if conflict is not None:
+                    return conflict
                 envelope = decode_cosignatures(request.headers.get(COSIGNATURES_HEADER.lower()))
                 return await self._accept(entry, archive, envelope, grant.name)
             except BundleRefused as fault:
@@ -263,15 +264,22 @@ class BundleService:
         Raises :class:`BundleError`: then what was served before still is, until the shelf is in doubt.
         """
         entry = self._entries[bundle_id]
-
-        def accept(found: Shelved) -> None:
-            self._verified(entry, found.archive, found.cosignatures)
-
         async with entry.publishing:
-            found = await asyncio.to_thread(entry.shelf.refresh, accept)
-            if found is not None:
-                self._serve(entry, found)
-                self._say("adopted", {"bundle": bundle_id, **found.publication.document()})
+            return await self._adopt(entry)
+
+    async def _adopt(self, entry: _Entry) -> bool:
+        def accept(found: Shelved) -> None:
+            try:
+                self._verified(entry, found.archive, found.cosignatures)
+            except BundleRefused as fault:
+                raise BundleUnavailable(
+                    "storage_refused", f"another service published what fails here: {fault}"
+                ) from fault
+
+        found = await asyncio.to_thread(entry.shelf.refresh, accept)
+        if found is not None:
+            self._serve(entry, found)
+            self._say("adopted", {"bundle": entry.served.id, **found.publication.document()})
         return found is not None
 
     def _verified(self, entry: _Entry, archive: bytes, envelope: bytes | None) -> TrustedBundle:
