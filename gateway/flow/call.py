@@ -12,6 +12,7 @@ from gateway.approvals.digest import action_digest, chain_digest
 from gateway.approvals.model import Approval, ApprovalState
 from gateway.approvals.render import rfc3339
 from gateway.edge.headers import RequestHead, check_head
+from gateway.edge.identity import Subject
 from gateway.edge.problem import refusal
 from gateway.edge.tokens import ANY_PLACE, find_token
 from gateway.errors import Refusal
@@ -52,7 +53,7 @@ def proxy_flow(request: ProxyRequest, trace: Trace, context: FlowContext) -> Flo
     try:
         call = yield from prepare_proxy(request, trace, (subject, found), reader, context.limits)
     except Refusal as refused:
-        yield from _record_early(trace, refused)
+        yield from _record_early(trace, subject, refused)
         raise
     return (yield from _governed(call, trace, context))
 
@@ -63,7 +64,7 @@ def api_flow(request: ApiRequest, trace: Trace, context: FlowContext) -> Flow[Fi
     try:
         call = prepare_api(request, trace)
     except Refusal as refused:
-        yield from _record_early(trace, refused)
+        yield from _record_early(trace, request.subject, refused)
         raise
     return (yield from _governed(call, trace, context))
 
@@ -76,16 +77,15 @@ def absent_flow(head: RequestHead, trace: Trace) -> Flow[Finished]:
     """
     check_head(head)
     found = find_token(head.headers, head.target.query, None, ANY_PLACE)
-    trace.subject = expect((yield VerifyToken(found.token)), Identified).subject
+    trace.subject = subject = expect((yield VerifyToken(found.token)), Identified).subject
     refused = refusal("not_found", "there is no such instance")
-    yield from _record_early(trace, refused)
+    yield from _record_early(trace, subject, refused)
     raise refused
 
 
-def _record_early(trace: Trace, refused: Refusal) -> Flow[None]:
-    if trace.subject is not None:
-        yield from _append_refusal(AppendRecord(early_refusal(trace, trace.subject, refused.code)), refused)
-        trace.settled = True
+def _record_early(trace: Trace, subject: Subject, refused: Refusal) -> Flow[None]:
+    yield from _append_refusal(AppendRecord(early_refusal(trace, subject, refused.code)), refused)
+    trace.settled = True
 
 
 def _append_refusal(command: AppendRecord, refused: Refusal) -> Flow[None]:

@@ -72,10 +72,11 @@ def _check_again(call: GovernedCall, trace: Trace, approval: Approval | None) ->
 def _attempts(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[AnswerBegan]:
     retry = call.plan.manifest.retry
     attempts = 1 if call.outbound.streamed else retry.max_attempts
-    renewed = False
-    for attempt in range(1, attempts + 1):
+    attempt, renewed = 0, False
+    while True:
+        attempt += 1
         event = yield Dispatch(call, call.outbound)
-        last = attempt == attempts
+        last = attempt >= attempts
         if isinstance(event, AnswerBegan):
             trace.sent = True
             if last or not (_status_may_retry(call, event.status) or _may_renew(call, event, renewed=renewed)):
@@ -91,7 +92,6 @@ def _attempts(call: GovernedCall, trace: Trace, approval: Approval | None) -> Fl
         yield Pause(min(retry.base_delay_ms / 1000 * 2 ** (attempt - 1), RETRY_DELAY_MAX_SECONDS))
         yield from refuse_killed(call)
         yield from _still_allowed(call, trace, approval)
-    raise refusal("upstream_failed", "the manifest allows no attempt")
 
 
 def _still_allowed(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[None]:
@@ -131,8 +131,6 @@ def record_failure(
     call: GovernedCall, trace: Trace, recorder: Recorder, scope: KeyScope | None, refused: Refusal
 ) -> Flow[None]:
     """Record how a call ended that got no answer through; the key is free again only if nothing can have happened."""
-    if trace.settled:
-        return
     unknown = refused.code == "outcome_unknown"
     effects: list[StoreEffect] = []
     if scope is not None and trace.intended:
