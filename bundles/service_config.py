@@ -1,14 +1,15 @@
 """The bundle service's configuration: which bundles it serves, whose signatures it accepts, who may publish and read.
 
 Guarantees: keys are known, every token names only bundles that exist, two tenants' bundles of one name have two addresses,
-and a listener that others can reach is refused unless somebody else ends TLS before it. Leaves reading files to
-``bundles.service_store``.
+a listener that others can reach is refused unless somebody else ends TLS before it, and a bucket is reached over TLS unless it
+is on this machine. Leaves reading files to ``bundles.service`` and secrets of a bucket to ``bundles.service_storage``.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,6 +32,16 @@ def _file(value: str) -> str:
     return value
 
 
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    beyond = parts.username or parts.password or parts.path.strip("/") or parts.query or parts.fragment
+    if beyond or not parts.hostname or parts.port == 0:
+        raise ValueError("must be https://HOST[:PORT], without a path, a bucket or a secret")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+        raise ValueError("must be https://…; http://… only on this machine")
+    return value.rstrip("/")
+
+
 def _listen(value: str) -> str:
     match = _LISTEN.fullmatch(value)
     if match is None or int(match.group(2)) > 65535:
@@ -45,6 +56,7 @@ def _host(value: str) -> str:
 
 
 FileReference = Annotated[str, AfterValidator(_file)]
+SecretReference = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|vault:.+)$")]
 
 
 class _Section(BaseModel):
@@ -94,6 +106,33 @@ class FreshnessKey(_Section):
     ttl_seconds: int = Field(TTL_DEFAULT_SECONDS, ge=1, le=TTL_MAX_SECONDS)
 
 
+class ObjectStorage(_Section):
+    """A bucket for everything published, instead of a directory. Several services may share bucket and prefix.
+
+    Seconds: ``timeout_seconds`` for one exchange as a whole; ``refresh_seconds`` between looks at what others published;
+    ``unconfirmed_max_seconds`` for how long a bundle is vouched for while nobody can look.
+    """
+
+    kind: Literal["s3"]
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    prefix: str = Field("", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*$", max_length=256)
+    region: str = Field(pattern=r"^[a-z0-9-]{1,64}$")
+    endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
+    path_style: bool = False
+    access_key: SecretReference
+    secret_key: SecretReference
+    session_token: SecretReference | None = None
+    timeout_seconds: int = Field(30, ge=1, le=300)
+    refresh_seconds: int = Field(5, ge=1, le=300)
+    unconfirmed_max_seconds: int = Field(3600, ge=10, le=86_400)
+
+    @model_validator(mode="after")
+    def _looks_in_time(self) -> ObjectStorage:
+        if self.unconfirmed_max_seconds < self.refresh_seconds + self.timeout_seconds:
+            raise ValueError("unconfirmed_max_seconds is at least refresh_seconds and timeout_seconds together")
+        return self
+
+
 class ServiceDocument(_Section):
     """The whole file."""
 
@@ -102,6 +141,7 @@ class ServiceDocument(_Section):
     tls_terminated: bool = False
     development: bool = False
     directory: str = "bundles"
+    storage: ObjectStorage | None = None
     history_max_count: int = Field(32, ge=1, le=1024)
     freshness: FreshnessKey
     bundles: list[ServedBundle] = Field(min_length=1, max_length=4096)
@@ -116,6 +156,8 @@ class ServiceDocument(_Section):
             unknown = [name for name in token.bundles if name != EVERY_BUNDLE and name not in ids]
             if unknown:
                 raise ValueError(f"tokens.{token.name}: no such bundle {unknown[0]!r}")
+        if self.storage is not None and "directory" in self.model_fields_set:
+            raise ValueError("directory and storage exclude each other: take one out")
         if self.freshness.ttl_seconds < TTL_MIN_SECONDS and not self.development:
             raise ValueError(f"freshness.ttl_seconds is from {TTL_MIN_SECONDS} to {TTL_MAX_SECONDS}")
         if not self.tls_terminated and not is_loopback(self.endpoint[0]):

@@ -6,7 +6,9 @@ Thin: the service is ``bundles.service``; here are the options, the listener and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -31,6 +33,8 @@ from bundles.sequence import write_durably
 from bundles.service import archive_max_bytes, open_service
 from bundles.service_client import RemoteBundle, read_token
 from bundles.service_config import ServiceDocument, load_service_config
+from bundles.service_following import StorageFollower
+from bundles.service_storage import open_shelves
 from bundles.service_store import only_process
 from cli.bundle_errors import guarded
 from cli.output import JSON_OPTION, emit, shown
@@ -38,7 +42,7 @@ from cli.output import JSON_OPTION, emit, shown
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from bundles.service import BundleService
+    from bundles.service import BundleService, Say
     from gateway.edge.answer import Answer
     from gateway.operations.log import LineLog
 
@@ -61,7 +65,8 @@ def serve(config: Path = SERVICE_CONFIG, as_json: bool = JSON_OPTION) -> None:
     document = guarded(lambda: load_service_config(_bounded(config, CONFIG_MAX_BYTES)), as_json)
 
     def work() -> None:
-        with only_process(config.parent / document.directory):
+        shared = document.storage is not None
+        with contextlib.nullcontext() if shared else only_process(config.parent / document.directory):
             asyncio.run(_serve(document, config.parent))
 
     guarded(work, as_json)
@@ -81,7 +86,7 @@ async def _serve(document: ServiceDocument, base_dir: Path) -> None:
         def say(what: str, fields: Mapping[str, object]) -> None:
             log.line("bundle_service", {"what": what, **fields})
 
-        service = await asyncio.to_thread(open_service, document, base_dir, say=say)
+        service = await asyncio.to_thread(_opened, document, base_dir, say)
         host, port = document.endpoint
         limits = EdgeLimits(body_max_bytes=archive_max_bytes())
         try:
@@ -90,11 +95,46 @@ async def _serve(document: ServiceDocument, base_dir: Path) -> None:
         except OSError as refused:
             raise BundleUnavailable("listen_failed", f"{document.listen}: {refused.strerror}") from refused
         say("listening", {"host": host, "port": server.port})
-        await stop.wait()
-        service.close()
-        await server.close(GRACE_SECONDS)
+        try:
+            await _until(stop, service, document, say)
+        finally:
+            service.close()
+            await server.close(GRACE_SECONDS)
     finally:
         await asyncio.to_thread(log.close)
+
+
+def _opened(document: ServiceDocument, base_dir: Path, say: Say) -> BundleService:
+    """The service on the configured storage. Blocks."""
+    from gateway.connectors.credentials import CredentialError, SecretReader
+
+    reader = SecretReader(os.environ, base_dir)
+
+    def read_secret(reference: str) -> str:
+        try:
+            return reader.read(reference)
+        except CredentialError as refused:
+            raise BundleMisuse(refused.code, refused.detail) from refused
+
+    shelves = open_shelves(document, base_dir, read_secret=read_secret, say=say)
+    return open_service(document, base_dir, say=say, shelves=shelves)
+
+
+async def _until(stop: asyncio.Event, service: BundleService, document: ServiceDocument, say: Say) -> None:
+    """Follow a storage that others write too, until it is time to stop; a follower that fails ends the service."""
+    if document.storage is None:
+        await stop.wait()
+        return
+    follower = StorageFollower(service, refresh_seconds=document.storage.refresh_seconds, say=say)
+    following = asyncio.create_task(follower.run(), name="storage-follower")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            following.result()
+    finally:
+        for task in (following, stopping):
+            task.cancel()
 
 
 class _Desk:

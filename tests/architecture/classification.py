@@ -24,6 +24,7 @@ PURE: frozenset[str] = frozenset(
     bundles.manifest
     bundles.merged
     bundles.profile
+    bundles.s3_answers
     bundles.samples
     bundles.service_config
     bundles.service_protocol
@@ -129,8 +130,13 @@ SHELL: frozenset[str] = frozenset(
     bundles.compiler
     bundles.keys
     bundles.sequence
+    bundles.s3_client
+    bundles.s3_dialer
+    bundles.s3_shelf
     bundles.service
     bundles.service_client
+    bundles.service_following
+    bundles.service_storage
     bundles.service_store
     bundles.source
     cli.approvals
