@@ -41,9 +41,11 @@ def _table(console: Console, items: list[dict[str, Any]]) -> None:
         subject = item.get("subject")
         who = subject.get("id", subject) if isinstance(subject, dict) else subject
         state, instance = shown(item["state"]), shown(item["instance"])
+        called = f"{shown(item['action'])}\non {instance}"
+        what = f"access request\n{shown(_question(item))}" if _is_access_request(item) else called
         table.add_row(
             f"{shown(item['id'])}\n{state}",
-            f"{shown(item['action'])}\non {instance}",
+            what,
             shown(who),
             shown(item["decide_by"]),
         )
@@ -75,7 +77,23 @@ def show(
     emit(as_json, found, lambda console: _detail(console, found))
 
 
+def _is_access_request(item: dict[str, Any]) -> bool:
+    return item.get("kind") == "access_request"
+
+
+def _question(item: dict[str, Any]) -> str:
+    """An access request in words: who would get what, and where."""
+    asked, resource = item.get("arguments") or {}, item.get("resource") or {}
+    subject = asked.get("subject") or {}
+    who = f"{subject.get('type', '')} {subject.get('id', '')}"
+    return f"{who} asks for {item['action']} on {resource.get('type', '')} {resource.get('id', '')}"
+
+
 def _detail(console: Console, found: dict[str, Any]) -> None:
+    if _is_access_request(found):
+        console.print(
+            f"access request: {shown(_question(found))}. Approving it releases no call: policy is asked once more."
+        )
     for name in ("id", "state", "action", "instance", "resource", "subject", "created", "decide_by", "use_by"):
         console.print(f"[bold]{name:>10}[/bold]  {shown(_plain(found.get(name)))}")
     console.print(f"[bold] arguments[/bold]  {shown(json.dumps(found.get('arguments'), ensure_ascii=False))}")

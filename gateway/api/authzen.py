@@ -10,22 +10,30 @@ shape: a status and one JSON string that starts with the stable code. Leaves the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
 import orjson
 
-from bundles.canonical import JsonValue, StrictJsonError, parse_strict
+from bundles.canonical import JsonValue
+from gateway.api import access_requests
+from gateway.api.access_request_mapping import (
+    TOKEN_SECONDS,
+    Denial,
+    bound_members,
+    chain_of,
+    offers_request,
+    seal_denial,
+    with_approval,
+    with_offer,
+)
+from gateway.api.access_requests import KEY_PURPOSE, in_profile_words
 from gateway.api.authzen_mapping import (
-    CONNECTOR,
     Asked,
-    KnownAction,
     MalformedQuestion,
     Question,
     decision_answer,
-    input_document,
     is_about_caller,
     metadata,
     parse_evaluation,
@@ -33,31 +41,24 @@ from gateway.api.authzen_mapping import (
     refused_answer,
     settles,
 )
+from gateway.api.evaluating import UNABLE, Evaluation, Judged, evaluation_draft, json_document, judge
 from gateway.api.exchange import ApiExchange
 from gateway.api.management import authorize
 from gateway.edge.answer import Answer
-from gateway.edge.body import read_body
 from gateway.edge.headers import HeaderPairs, RequestHead
-from gateway.edge.identity import Subject
 from gateway.edge.problem import MEDIA_TYPE, refusal
 from gateway.errors import Refusal
-from gateway.flow.describe import ACTOR, RECORDED_TEXT_MAX_CHARACTERS, decision_record, policy_record, subject_record
-from gateway.flow.prepare import resource_of
-from gateway.flow.switch_scopes import covering_scopes
-from gateway.flow.values import InstancePlan
 from gateway.ledger.record import RecordDraft
 from gateway.running import Running
-from pdp.decided import Decided
-from pdp.documents import ActionFacts, Effect
-from pdp.errors import EngineFailed, InputRefused, PdpError
+from pdp.documents import Effect
 
 PREFIX: Final = "/access/v1/"
+ACCESS_REQUESTS_PATH: Final = f"{PREFIX}requests"
 WELL_KNOWN: Final = "/.well-known/authzen-configuration"
 REQUEST_ID: Final = "x-request-id"
 REQUEST_ID_MAX_CHARACTERS: Final = 256
 _EVALUATE: Final = "access.evaluate"
 _FOR_OTHERS: Final = "access.subject"
-_UNABLE: Final = frozenset({"policy_stale", "policy_unavailable", "engine_failed"})
 _JSON: HeaderPairs = (
     ("Content-Type", "application/json"),
     ("Cache-Control", "no-store"),
@@ -65,14 +66,10 @@ _JSON: HeaderPairs = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Evaluation:
-    """One evaluation and where it was asked."""
-
-    running: Running
-    caller: Subject
-    id: str
-    request_id: str | None
+def is_access_request(head: RequestHead) -> bool:
+    """Whether a request is about access requests."""
+    path = head.target.path
+    return path == ACCESS_REQUESTS_PATH or path.startswith(f"{ACCESS_REQUESTS_PATH}/")
 
 
 def is_metadata(path: str) -> bool:
@@ -91,15 +88,17 @@ def answer_metadata(running: Running, head: RequestHead) -> Answer:
 
 
 async def handle(running: Running, exchange: ApiExchange) -> Answer:
-    """Answer an evaluation request of an identified caller. Raises `Refusal`."""
+    """Answer an evaluation or an access request of an identified caller. Raises `Refusal`."""
     path = exchange.head.target.path.removeprefix(PREFIX)
+    if is_access_request(exchange.head):
+        return await access_requests.handle(running, exchange)
     if path not in ("evaluation", "evaluations"):
         raise refusal("not_found")
     if exchange.head.method != "POST":
         raise refusal("method_not_allowed", "only POST is allowed here")
     request_id = _request_id(exchange.head)
     await authorize(running, exchange, _EVALUATE)
-    document = await _document(exchange)
+    document = await json_document(exchange)
     try:
         asked = parse_evaluation(document) if path == "evaluation" else parse_evaluations(document)
     except MalformedQuestion as fault:
@@ -107,18 +106,21 @@ async def handle(running: Running, exchange: ApiExchange) -> Answer:
     caller = exchange.subject
     if any(isinstance(question, Question) and not is_about_caller(question, caller) for question in asked.questions):
         await authorize(running, exchange, _FOR_OTHERS)
-    answers = await _answers(_Evaluation(running, caller, exchange.call_id, request_id), asked)
+    answers = await _answers(Evaluation(running, caller, exchange.call_id, request_id), asked)
     return Answer(200, (*_JSON, ("Tidegate-Call", exchange.call_id)), orjson.dumps(answers))
 
 
 def in_its_words(answered: Answer, head: RequestHead) -> Answer:
     """An answer as the specification has it: a problem becomes a message string, the request's identifier comes back.
 
-    **Source**: the transport section: the body of an error is a message string; 401 carries a challenge.
+    **Source**: the transport section: the body of an error is a message string; 401 carries a challenge. The profile of
+    access requests has problem documents of its own types instead.
     """
     headers = dict(answered.headers)
     status, body = answered.status, answered.body
-    if headers.get("Content-Type") == MEDIA_TYPE and isinstance(body, bytes):
+    if is_access_request(head):
+        body = in_profile_words(body) if headers.get("Content-Type") == MEDIA_TYPE and isinstance(body, bytes) else body
+    elif headers.get("Content-Type") == MEDIA_TYPE and isinstance(body, bytes):
         problem = orjson.loads(body)
         headers |= {"Content-Type": "application/json", "Tidegate-Call": problem["call"]}
         status = 400 if problem["code"] == "arguments_invalid" else status
@@ -140,18 +142,7 @@ def _request_id(head: RequestHead) -> str | None:
     return found[0]
 
 
-async def _document(exchange: ApiExchange) -> JsonValue:
-    content_type = (exchange.head.get("content-type") or "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        raise refusal("malformed_request", "the Content-Type is not application/json")
-    raw = await read_body(exchange.request, exchange.body_max_bytes)
-    try:
-        return parse_strict(raw, max_bytes=exchange.body_max_bytes)
-    except StrictJsonError as error:
-        raise refusal("malformed_request", f"the body is no strict JSON: {error.code}") from error
-
-
-async def _answers(at: _Evaluation, asked: Asked) -> dict[str, JsonValue]:
+async def _answers(at: Evaluation, asked: Asked) -> dict[str, JsonValue]:
     """Evaluate in order; the records of all go to the ledger together, and the answer waits for them."""
     answers: list[JsonValue] = []
     drafts: list[RecordDraft] = []
@@ -164,7 +155,7 @@ async def _answers(at: _Evaluation, asked: Asked) -> dict[str, JsonValue]:
                 raise refusal("denied" if fault.status == 403 else "malformed_request", fault.detail) from fault
             answer = refused_answer("malformed_request", fault.detail, fault.status)
         except Refusal as refused:
-            if not asked.several or refused.code in _UNABLE:
+            if not asked.several or refused.code in UNABLE:
                 raise
             answer = refused_answer(refused.code, refused.detail or refused.title, refused.status)
         else:
@@ -181,83 +172,35 @@ async def _answers(at: _Evaluation, asked: Asked) -> dict[str, JsonValue]:
     return only if isinstance(only, dict) else {}
 
 
-async def _one(at: _Evaluation, question: Question | MalformedQuestion) -> tuple[dict[str, JsonValue], RecordDraft]:
+async def _one(at: Evaluation, question: Question | MalformedQuestion) -> tuple[dict[str, JsonValue], RecordDraft]:
     if isinstance(question, MalformedQuestion):
         raise question
-    known = _known_action(at.running.assembly.plans, at.caller, question)
-    services = at.running.services
-    try:
-        document = input_document(question, at.caller, known, now=services.clock(), evaluation_id=at.id)
-        decided = await services.policy.decide_document(document)
-    except InputRefused as refused:
-        raise MalformedQuestion(refused.detail) from refused
-    except PdpError as failed:
-        if isinstance(failed, EngineFailed):
-            services.metrics.engine_errors.inc()
-        raise refusal(failed.code if failed.code in _UNABLE else "engine_failed") from failed
-    services.metrics.observe_decision(decided.engine, decided.seconds, decided.cached)
-    connector = known.connector if known is not None else CONNECTOR
-    killed = _is_killed(at, question, connector)
+    judged = await judge(at, question)
+    return _answer(at, judged), evaluation_draft(at, judged)
+
+
+def _answer(at: Evaluation, judged: Judged) -> dict[str, JsonValue]:
+    """The decision as it goes out; a denial that people could lift says how to ask them."""
+    decided = judged.decided
     answer = decision_answer(decided.decision, decided.decision_id)
-    if killed and answer["decision"] is True:
-        answer = refused_answer("killed", "a kill switch stops this action", 403)
-    code = "" if answer["decision"] is True else "killed" if killed else "denied"
-    return answer, _draft(at, question, decided, connector, code)
+    if judged.killed and answer["decision"] is True:
+        return refused_answer("killed", "a kill switch stops this action", 403)
+    if judged.standing is not None:
+        answer = with_approval(answer, judged.standing, judged.approval)
+    if decided.decision.effect is not Effect.REQUIRE_HITL:
+        return answer
+    offer = None if judged.killed or not offers_request(answer) else _offer(at, judged)
+    return with_offer(answer, offer, at.running.assembly.config.external_url)
 
 
-def _known_action(plans: Mapping[str, InstancePlan], caller: Subject, question: Question) -> KnownAction | None:
-    """The connector's action of that name at the instance that is named, or at the only one the caller may use.
-
-    Raises `MalformedQuestion` when no one instance is meant, and the refusal `arguments_invalid`.
-    """
-    having = [plan for plan in plans.values() if plan.manifest.action(question.action) is not None]
-    if not having:
+def _offer(at: Evaluation, judged: Judged) -> tuple[str, Denial, str] | None:
+    running, decided = at.running, judged.decided
+    obligation = decided.decision.approval
+    if obligation is None or chain_of(obligation, running.chains()) is None:
         return None
-    wanted = question.resource.properties.get("instance")
-    usable = [plan for plan in having if plan.admits(caller) and wanted in (None, plan.name)]
-    if len(usable) != 1:
-        which = "resource.properties.instance must name one of the instances" if usable else "there is no instance"
-        raise MalformedQuestion(f"{which} with this action")
-    plan = usable[0]
-    action = plan.table.action(question.action)
-    arguments = question.arguments
-    plan.schemas.validate(action.name, arguments)
-    facts = ActionFacts(action.name, action.mode, action.risk, action.reversible, action.idempotent)
-    return KnownAction(facts, plan.manifest.connector, plan.name, *resource_of(action, arguments))
-
-
-def _is_killed(at: _Evaluation, question: Question, connector: str) -> bool:
-    switches = at.running.services.switches.of(at.caller.tenant)
-    if not switches:
-        return False
-    scopes = covering_scopes(replace(at.caller, id=question.subject.id), connector, question.action)
-    return any(switch.scope in scopes for switch in switches)
-
-
-def _draft(at: _Evaluation, question: Question, decided: Decided, connector: str, code: str) -> RecordDraft:
-    ids: dict[str, object] = {"call": at.id}
-    if at.request_id is not None:
-        ids["request"] = at.request_id
-    about = question.subject
-    return RecordDraft(
-        log=(at.caller.tenant, at.caller.workspace),
-        kind="evaluation",
-        ids=ids,
-        subject=subject_record(at.caller),
-        action={
-            "name": _cut(question.action),
-            "connector": connector,
-            "subject": {"type": _cut(about.type), "id": _cut(about.id)},
-            "resource": {"type": _cut(question.resource.type), "id": _cut(question.resource.id)},
-            "permitted": decided.decision.effect is Effect.ALLOW and not code,
-            "code": code or None,
-        },
-        decision=decision_record(decided),
-        policy=policy_record(decided),
-        digests={},
-        actor=ACTOR,
-    )
-
-
-def _cut(text: str) -> str:
-    return text[:RECORDED_TEXT_MAX_CHARACTERS]
+    expires = int(running.services.clock() * 1000) + TOKEN_SECONDS * 1000
+    members = bound_members(judged.question)
+    denial = Denial(decided.decision_id, decided.bundle_digest, members, expires)
+    key = running.tenant_keys.key(at.caller.tenant, KEY_PURPOSE)
+    token = seal_denial(denial, at.caller, judged.question, key)
+    return (token, denial, obligation.chains[0]) if token is not None else None

@@ -36,6 +36,7 @@ TEXT_MAX_CHARACTERS: Final = 1024
 CONNECTOR: Final = "authzen"
 """Whose policy speaks (`policies.authzen`) for an action that no connector of the bundle has."""
 ARGUMENTS: Final = "arguments"
+ACCESS_REQUESTS: Final = "urn:openid:authzen:capability:access-request"
 
 Semantic = Literal["execute_all", "deny_on_first_deny", "permit_on_first_permit"]
 
@@ -46,7 +47,8 @@ _SEMANTICS: Final[dict[str, Semantic]] = {
 }
 _SCOPE: Final = ("tenant", "workspace", "environment")
 _VERIFIED: Final = frozenset({*_SCOPE, "roles", "acr", "amr", "auth_time", "on_behalf_of", "autonomy"})
-_OWN_CONTEXT: Final = frozenset({"time", "clock", "call", "approval", "facts", "budget", "run", "request", "ticket"})
+OWN_CONTEXT: Final = frozenset({"time", "clock", "call", "approval", "facts", "budget", "run", "request", "ticket"})
+"""What policy is told by the gate alone; of these only `ticket` and the id of an approval are read where stated."""
 
 
 class MalformedQuestion(GateError):
@@ -135,9 +137,18 @@ def is_about_caller(question: Question, caller: Subject) -> bool:
 
 
 def input_document(
-    question: Question, caller: Subject, known: KnownAction | None, *, now: float, evaluation_id: str
+    question: Question,
+    caller: Subject,
+    known: KnownAction | None,
+    *,
+    now: float,
+    evaluation_id: str,
+    approval: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, Any]:
-    """The input document (version 1) of a question. Raises `MalformedQuestion`, `InputRefused`."""
+    """The input document (version 1) of a question, with the facts of an approval that was found to apply to it.
+
+    Raises `MalformedQuestion`, `InputRefused`.
+    """
     _check_scope(question.subject, caller)
     own = is_about_caller(question, caller)
     asked = PolicyInput(
@@ -148,13 +159,14 @@ def input_document(
         time_unix=now,
         call=evaluation_id,
         ticket=_ticket(question.context),
+        approval=approval,
     )
     document: dict[str, Any] = orjson.loads(encode_input(asked))
     stated = dict(question.subject.properties)
     if own:
         stated = {name: value for name, value in stated.items() if name not in _VERIFIED}
     action = {name: value for name, value in question.action_properties.items() if name != ARGUMENTS}
-    context = {name: value for name, value in question.context.items() if name not in _OWN_CONTEXT}
+    context = {name: value for name, value in question.context.items() if name not in OWN_CONTEXT}
     document["subject"]["properties"] = {**stated, **document["subject"]["properties"]}
     document["action"]["properties"] = {**action, **document["action"]["properties"]}
     document["resource"]["properties"] = {**question.resource.properties, **document["resource"]["properties"]}
@@ -198,6 +210,8 @@ def metadata(base_url: str) -> dict[str, JsonValue]:
         "policy_decision_point": base_url,
         "access_evaluation_endpoint": f"{base_url}/access/v1/evaluation",
         "access_evaluations_endpoint": f"{base_url}/access/v1/evaluations",
+        "access_request_endpoint": f"{base_url}/access/v1/requests",
+        "capabilities": [ACCESS_REQUESTS],
     }
 
 

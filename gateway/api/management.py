@@ -24,7 +24,7 @@ from gateway.running import Running
 from pdp.documents import ActionFacts, Effect, PolicyInput, ResourceFacts
 from pdp.errors import EngineFailed, PdpError
 
-_WRITES: Final = frozenset({"vote", "withdraw", "set", "clear", "create"})
+_WRITES: Final = frozenset({"vote", "withdraw", "set", "clear", "create", "cancel"})
 _STALE_CODES: Final = frozenset({"policy_stale", "policy_unavailable", "engine_failed"})
 
 

@@ -1,4 +1,4 @@
-"""The description of /v1 in OpenAPI 3.1, from one table of its operations."""
+"""The description of /v1 and /access/v1 in OpenAPI 3.1, from one table of its operations."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ _OPERATIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("post", "/v1/opa/logs/{partition}", "The same for a partition", (204,)),
     ("post", "/v1/opa/status", "Hand in an OPA's status", (204,)),
     ("post", "/v1/opa/status/{partition}", "The same for a partition", (204,)),
+    ("post", "/access/v1/evaluation", "AuthZEN: one question, one decision", (200,)),
+    ("post", "/access/v1/evaluations", "AuthZEN: several questions", (200,)),
+    ("post", "/access/v1/requests", "AuthZEN: ask people for what was denied", (201, 202)),
+    ("get", "/access/v1/requests/{id}", "AuthZEN: how an access request stands", (200,)),
+    ("delete", "/access/v1/requests/{id}", "AuthZEN: cancel one's own access request", (200,)),
+    ("post", "/access/v1/requests/{id}/cancel", "AuthZEN: the same", (200,)),
 )
 _BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/calls"): {
@@ -72,6 +78,28 @@ _BODIES: dict[tuple[str, str], dict[str, Any]] = {
         "properties": {
             "last": {"type": "integer", "minimum": 1, "maximum": 10000},
             "bundle": {"type": "string", "contentEncoding": "base64", "description": "Default: the shadow bundle."},
+        },
+    },
+    ("post", "/access/v1/requests"): {
+        "type": "object",
+        "required": ["subject", "action", "resource", "denial"],
+        "properties": {
+            "subject": {"type": "object"},
+            "action": {"type": "object"},
+            "resource": {"type": "object"},
+            "context": {
+                "type": "object",
+                "properties": {"business_justification": {"type": "string", "maxLength": 2000}},
+            },
+            "denial": {
+                "type": "object",
+                "required": ["binding_token", "expires_at"],
+                "properties": {
+                    "binding_token": {"type": "string"},
+                    "expires_at": {"type": "string"},
+                    "evaluation_id": {"type": "string"},
+                },
+            },
         },
     },
     ("put", "/v1/switches/{scope}"): {

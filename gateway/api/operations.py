@@ -9,6 +9,9 @@ OPERATIONS: Final = frozenset(
     {
         "access.evaluate",
         "access.subject",
+        "access_request.cancel",
+        "access_request.create",
+        "access_request.show",
         "approval.read",
         "approval.vote",
         "approval.withdraw",

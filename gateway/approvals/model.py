@@ -79,6 +79,8 @@ class Person(Protocol):
 
 
 VoteDecision = Literal["approve", "deny"]
+HeldKind = Literal["call", "access_request"]
+"""What waits: a call of ours, or a question of AuthZEN whose approval only lets it be asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ class CallFields:
 
 @dataclass(frozen=True, slots=True)
 class HeldCall:
-    """A call that a decision holds, as the flow hands it to `ApprovalService.open_or_attach`.
+    """A call that a decision holds, as the flow hands it to `ApprovalService.open_or_attach`; or, by `kind`, an access
+    request, whose fields name no request at all (`gateway.api.access_request_mapping`).
 
     `issuer` is that of the subject's token; `subject_json` is the subject as shown to approvers
     (`{"type","id","issuer","roles","on_behalf_of"}`); `actors` are all current and nested actors: none of them may
@@ -171,6 +174,7 @@ class HeldCall:
     bundle_revision: str
     decision_id: str
     stated_reason: str = ""
+    kind: HeldKind = "call"
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,8 +110,10 @@ def cast_vote(approval: Approval, ballot: Ballot, voter: Person, now: int) -> Ap
 def consume(approval: Approval, digest: str, now: int, call: str = "") -> Approval:
     """The approval used up by `call`, whose digest must be exactly the approval's.
 
-    Errors: `ApprovalRefused` `stale_state`.
+    Errors: `ApprovalRefused` `stale_state`; always for an access request, which releases no call.
     """
+    if approval.held.kind != "call":
+        raise ApprovalRefused("stale_state", "an access request releases no call")
     current = as_of(approval, now)
     if current.state is not ApprovalState.APPROVED:
         raise ApprovalRefused("stale_state", f"the approval is {current.state.value}")
@@ -131,6 +133,23 @@ def withdraw(approval: Approval, who: Person, now: int) -> Approval:
     if current.state not in OPEN_STATES:
         raise ApprovalRefused("stale_state", f"the approval is {current.state.value}")
     return _ended(current, ApprovalState.WITHDRAWN, now)
+
+
+def cancel(approval: Approval, who: Person, now: int) -> Approval:
+    """A pending access request taken back by whoever opened it. Errors: `ApprovalRefused` `not_found` (also for a held
+    call, and for everybody else), `stale_state`."""
+    if not is_requester(approval, who) or approval.held.kind != "access_request":
+        raise ApprovalRefused("not_found", "no such access request")
+    current = as_of(approval, now)
+    if current.state is not ApprovalState.PENDING:
+        raise ApprovalRefused("stale_state", f"the access request is {current.state.value}")
+    return _ended(current, ApprovalState.WITHDRAWN, now)
+
+
+def is_requester(approval: Approval, who: Person) -> bool:
+    """Whether this very caller, of this tenant, workspace and issuer, opened the approval."""
+    asked = approval.held.fields.subject
+    return (who.tenant, who.workspace) == approval.log and (who.issuer, who.id) == (approval.held.issuer, asked)
 
 
 def _check_person(approval: Approval, voter: Person) -> None:

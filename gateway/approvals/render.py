@@ -29,7 +29,7 @@ def _second(seconds: int) -> str:
 
 
 def approval_document(approval: Approval, now: int) -> dict[str, JsonValue]:
-    """Page 3's JSON object of an approval as it stands at `now` (wall ms)."""
+    """Page 3's JSON object of an approval as it stands at `now` (wall ms); `kind` is there for what is no call."""
     current = as_of(approval, now)
     held = current.held
     fields = held.fields
@@ -38,7 +38,7 @@ def approval_document(approval: Approval, now: int) -> dict[str, JsonValue]:
     ]
     if held.stated_reason:
         reasons.append({"code": STATED_REASON_CODE, "rule": "", "message": held.stated_reason})
-    return {
+    document: dict[str, JsonValue] = {
         "id": current.id,
         "state": current.state.value,
         "action_digest": current.action_digest,
@@ -56,6 +56,25 @@ def approval_document(approval: Approval, now: int) -> dict[str, JsonValue]:
         "use_by": None if current.use_by is None else rfc3339(current.use_by),
         "on_approval": held.on_approval,
         "chain": {"name": held.chain_name, "steps": [_step_document(step) for step in current.steps]},
+    }
+    if held.kind != "call":
+        document["kind"] = held.kind
+    return document
+
+
+def approval_facts(approval: Approval) -> dict[str, JsonValue]:
+    """What policy is told of an approval in `input.context.approval`."""
+    votes: list[JsonValue] = [
+        {"voter": vote.voter, "decision": vote.decision, "step": step.id}
+        for step in approval.steps
+        for vote in step.votes
+    ]
+    return {
+        "id": approval.id,
+        "state": approval.state.value,
+        "chains": [approval.held.chain_name],
+        "action_digest": approval.action_digest,
+        "votes": votes,
     }
 
 

@@ -24,11 +24,11 @@ from gateway.approvals.model import (
     HeldCall,
     Person,
 )
-from gateway.approvals.records import approval_record, vote_record
-from gateway.approvals.reduce import as_of, cast_vote, open_approval, withdraw
+from gateway.approvals.records import approval_record, attached_record, vote_record
+from gateway.approvals.reduce import as_of, cancel, cast_vote, open_approval, withdraw
 from gateway.ledger.record import LogId, RecordDraft
 from gateway.ledger.writer import LedgerWriter
-from gateway.store.port import ChangeApproval, ConsumeApproval, OpenApproval, Store, StoreConflict, WallClock
+from gateway.store.port import ChangeApproval, ClaimKey, ConsumeApproval, OpenApproval, Store, StoreConflict, WallClock
 
 CHANGE_ATTEMPTS_MAX: Final = 8
 ID_BYTES: Final = 16
@@ -84,13 +84,7 @@ class ApprovalService:
             found = await self._store.open_approval(log, key, now)
             if found is not None:
                 return found
-            approval = open_approval(
-                held,
-                approval_id=self._random_bytes(ID_BYTES).hex(),
-                salt=self._random_bytes(SALT_BYTES).hex(),
-                attach_key=key,
-                now=now,
-            )
+            approval = self._new(held, key, now)
             effect = OpenApproval(approval, self._limits.open_per_subject_max)
             try:
                 await self._writer.append(approval_record(approval), effects=(effect,))
@@ -99,6 +93,35 @@ class ApprovalService:
                     raise ApprovalRefused(conflict.code, conflict.detail) from conflict
                 continue
             return approval
+        raise ApprovalRefused("stale_state", "the approval changes faster than it can be read")
+
+    async def open_or_attach_once(self, held: HeldCall, claims: Callable[[str], tuple[ClaimKey, ...]]) -> Approval:
+        """As `open_or_attach`, and whoever presents the same claims again gets the same approval, ended or not.
+
+        `claims` gives by the approval's id what is claimed in the transaction that opens it or attaches to it. Errors:
+        those of `open_or_attach`; `idempotency_mismatch` for a key that was claimed for something else.
+        """
+        log = (held.fields.tenant, held.fields.workspace)
+        key = attach_key(held.fields, self._tenant_key(held.fields.tenant))
+        for _ in range(CHANGE_ATTEMPTS_MAX):
+            now = self._clock()
+            approval = await self._store.open_approval(log, key, now)
+            effects: tuple[OpenApproval | ClaimKey, ...] = ()
+            if approval is None:
+                approval = self._new(held, key, now)
+                effects = (OpenApproval(approval, self._limits.open_per_subject_max),)
+                record = approval_record(approval)
+            else:
+                record = attached_record(approval, held)
+            try:
+                await self._writer.append(record, effects=(*effects, *claims(approval.id)))
+            except StoreConflict as conflict:
+                if conflict.code == "still_running":
+                    return await self.get(log, conflict.call)
+                if conflict.code != "already_open":
+                    raise ApprovalRefused(conflict.code, conflict.detail) from conflict
+                continue
+            return await self.get(log, approval.id)
         raise ApprovalRefused("stale_state", "the approval changes faster than it can be read")
 
     async def find(self, held: HeldCall) -> Approval | None:
@@ -122,6 +145,14 @@ class ApprovalService:
 
         def change(approval: Approval, now: int) -> Approval:
             return withdraw(approval, who, now)
+
+        return await self._change(log, approval_id, change, lambda approval: approval_record(approval, actor=who.id))
+
+    async def cancel(self, log: LogId, approval_id: str, who: Person) -> Approval:
+        """Take a pending access request back; only whoever opened it. Errors: `ApprovalRefused`, `LedgerUnavailable`."""
+
+        def change(approval: Approval, now: int) -> Approval:
+            return cancel(approval, who, now)
 
         return await self._change(log, approval_id, change, lambda approval: approval_record(approval, actor=who.id))
 
@@ -199,6 +230,15 @@ class ApprovalService:
             self.notify(approval.id)
             count += 1
         return count
+
+    def _new(self, held: HeldCall, key: str, now: int) -> Approval:
+        return open_approval(
+            held,
+            approval_id=self._random_bytes(ID_BYTES).hex(),
+            salt=self._random_bytes(SALT_BYTES).hex(),
+            attach_key=key,
+            now=now,
+        )
 
     async def _change(
         self,

@@ -24,7 +24,7 @@ KEY_MIN_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 TENANTS_CACHED_MAX: Final = 1024
 
-Purpose = Literal["record-hmac", "attach-hmac", "seal"]
+Purpose = Literal["record-hmac", "attach-hmac", "seal", "access-request-hmac"]
 
 
 class SealBroken(GateUnavailable):

@@ -33,6 +33,7 @@ PURE: frozenset[str] = frozenset(
     bundles.trusted_set
     bundles.whole_numbers
     bundles.yaml_text
+    gateway.api.access_request_mapping
     gateway.api.authzen_mapping
     gateway.api.opa_events
     gateway.api.openapi
@@ -100,6 +101,7 @@ PURE: frozenset[str] = frozenset(
     gateway.store.derived
     gateway.store.port
     gateway.store.sealing
+    pdp.bundle_frames
     pdp.circuit
     pdp.coverage
     pdp.decided
@@ -137,6 +139,7 @@ SHELL: frozenset[str] = frozenset(
     bundles.service_client
     bundles.service_following
     bundles.service_storage
+    bundles.service_deltas
     bundles.service_store
     bundles.source
     cli.approvals
@@ -160,9 +163,11 @@ SHELL: frozenset[str] = frozenset(
     cli.policy_source
     cli.switch
     cli.token
+    gateway.api.access_requests
     gateway.api.approvals
     gateway.api.authzen
     gateway.api.calls
+    gateway.api.evaluating
     gateway.api.exchange
     gateway.api.management
     gateway.api.opa_intake
@@ -222,6 +227,8 @@ SHELL: frozenset[str] = frozenset(
     gateway.watching
     pdp.agreement
     pdp.aside
+    pdp.bundle_child
+    pdp.bundle_verifier
     pdp.explain
     pdp.fresh_ids
     pdp.opa_server

@@ -311,6 +311,8 @@ def test_metadata_names_what_is_offered_to_everybody(pdp: GateProcess) -> None:
         "policy_decision_point": pdp.url,
         "access_evaluation_endpoint": f"{pdp.url}{EVALUATION}",
         "access_evaluations_endpoint": f"{pdp.url}{EVALUATIONS}",
+        "access_request_endpoint": f"{pdp.url}/access/v1/requests",
+        "capabilities": ["urn:openid:authzen:capability:access-request"],
     }
 
 

@@ -48,7 +48,7 @@ def test_evaluation_says_which_approval_is_missing_when_a_person_must_agree(gate
         "use_within_seconds": context["approval"]["use_within_seconds"],
     }
     assert context["reasons"][0]["code"] == "prod_write"
-    assert "access_request" not in context, "it may stand only where requests can be handed in"
+    assert context["access_request"]["endpoint"].endswith("/access/v1/requests")
 
 
 def test_call_is_told_where_its_approval_waits_when_a_person_must_agree(gate: GateProcess) -> None:
