@@ -76,7 +76,7 @@ def _check(
         raise _unsupported("the Envoy door sees no answers: idempotency keys and upload tickets are for the proxy")
     if isinstance(command, c.AskPolicy):
         manifest = request.plan.manifest
-        check_supported(manifest, manifest.action(trace.action))
+        check_supported(manifest, request.plan.table.action(trace.action))
         if (command.policy_input.request or {}).get("query") != request.head.target.raw_query:
             raise _unsupported("the Envoy door takes the caller's token in a header only")
     if isinstance(command, c.AppendIntent | c.Dispatch) and not still_wanted():
@@ -92,29 +92,25 @@ def _check(
             raise _unsupported("what was decided is not what Envoy would forward")
 
 
-def check_supported(manifest: ConnectorManifest, action: Action | None) -> None:
+def check_supported(manifest: ConnectorManifest, action: Action) -> None:
     """Raise `denied` with the reason `not_supported` for a manifest or action that needs more than a yes or no."""
     for needed, what in _needs(manifest, action):
         if needed:
             raise _unsupported(f"the Envoy door cannot {what}")
 
 
-def _needs(manifest: ConnectorManifest, action: Action | None) -> list[tuple[bool, str]]:
+def _needs(manifest: ConnectorManifest, action: Action) -> list[tuple[bool, str]]:
     rewrite = manifest.rewrite
-    needs = [
+    places = action.caller_token or manifest.caller_token
+    return [
         (manifest.auth.kind != "none", "inject the instance's credential; its manifest's auth must be of kind none"),
         (bool(rewrite.hosts or rewrite.json_ or rewrite.tickets), "rewrite addresses in answers"),
         (bool(manifest.response_headers_drop), "drop headers of answers"),
-        (any(place.startswith("form:") for place in manifest.caller_token), "take a token out of a form"),
-        (action is None, "name the action"),
+        (any(place.startswith("form:") for place in places), "take a token out of a form"),
+        (takes_stream(action) or action.upload_host is not None, "pass a streamed body"),
+        (action.stream_response, "follow a streamed answer"),
+        (action.response_max_bytes > 0, "limit the size of answers"),
     ]
-    if action is not None:
-        needs += [
-            (takes_stream(action) or action.upload_host is not None, "pass a streamed body"),
-            (action.stream_response, "follow a streamed answer"),
-            (action.response_max_bytes > 0, "limit the size of answers"),
-        ]
-    return needs
 
 
 def _unsupported(message: str) -> Refusal:
