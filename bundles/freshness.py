@@ -8,7 +8,7 @@ what a statement is worth, and until when.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from bundles.canonical import SAFE_INTEGER_MAX, JsonValue
@@ -46,6 +46,15 @@ class FreshnessStatement:
     expires_at: int
     keyid: str
     token: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineKey:
+    """The key of statements and of deltas: on the service's machine, and worth nothing for a bundle's content."""
+
+    key: PrivateKey = field(repr=False)
+    keyid: str
+    ttl_seconds: int
 
 
 def sign_statement(bundle: BundleIdentity, *, key: PrivateKey, keyid: str, now: int, ttl_seconds: int) -> str:

@@ -2,7 +2,8 @@
 
 Guarantees: every 200 and 304 about a bundle carries a statement signed at that moment over exactly what is served; a bundle
 is served only after it was verified as a gate would and kept durably; a lower sequence is never published; a long poll ends
-with the first news. Leaves the listener, its limits and TLS to whoever hands requests in.
+with the first news; only who asks for a delta gets one, with the same statement. Leaves the listener, its limits and TLS to
+whoever hands requests in.
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ from typing import Final
 from bundles.archive import ArchiveLimits
 from bundles.canonical import JsonValue, sha256_hex
 from bundles.errors import BundleMisuse, BundleRefused, BundleUnavailable
-from bundles.freshness import FRESHNESS_HEADER, BundleIdentity, sign_statement
-from bundles.jws import PrivateKey
+from bundles.freshness import FRESHNESS_HEADER, BundleIdentity, OnlineKey, sign_statement
 from bundles.keys import load_private_key, load_verifying_key, public_pem
 from bundles.service_config import EVERY_BUNDLE, ServedBundle, ServiceDocument
+from bundles.service_deltas import DeltaDesk, OfferedDelta
 from bundles.service_protocol import (
     BUNDLE_TYPE,
     COSIGNATURES_HEADER,
+    DELTA_MANIPULATION,
+    DELTA_STATUS,
+    DELTA_TYPE,
     GZIP_TYPE,
     ServiceAnswer,
     ServiceRequest,
+    asks_for_delta,
     decode_cosignatures,
     encode_cosignatures,
     etag_of,
@@ -75,15 +80,6 @@ class _Grant:
         return EVERY_BUNDLE in self.bundles or bundle_id in self.bundles
 
 
-@dataclass(frozen=True, slots=True)
-class OnlineKey:
-    """The key of the statements: on this machine, and good for nothing else."""
-
-    key: PrivateKey
-    keyid: str
-    ttl_seconds: int
-
-
 class BundleService:
     """Answers requests; made by :func:`open_service`. Belongs to one event loop."""
 
@@ -104,6 +100,7 @@ class BundleService:
         self._waiting = 0
         self._closing = False
         self._statements: dict[str, tuple[int, str, str]] = {}
+        self._deltas = DeltaDesk(online, clock, say)
 
     @property
     def waiting(self) -> int:
@@ -129,6 +126,7 @@ class BundleService:
     def close(self) -> None:
         """Answer every long poll at once, so that the listener can end."""
         self._closing = True
+        self._deltas.close()
         for entry in self._entries.values():
             entry.news.set()
 
@@ -145,14 +143,30 @@ class BundleService:
         shelved = entry.current
         if shelved is None:
             return problem("not_found", "nothing has been published here yet")
+        delta = await self._delta(request, entry, shelved)
+        if entry.current is not None and entry.current is not shelved:
+            # While the delta was made something newer came: nothing may be said to be current but that.
+            shelved, delta = entry.current, None
         if entry.shelf.doubt is not None:
             return problem("storage_unconfirmed", entry.shelf.doubt)
         unchanged = condition is not None and names_etag(condition, shelved.publication.digest)
         headers = self._headers(entry, shelved, waits)
         if unchanged:
             return ServiceAnswer(304, headers)
+        if delta is not None:
+            about = (("Content-Type", DELTA_TYPE), ("IM", DELTA_MANIPULATION), ("Delta-Base", etag_of(delta.base)))
+            return ServiceAnswer(DELTA_STATUS, (*about, *headers), delta.envelope)
         kind = BUNDLE_TYPE if waits is not None else GZIP_TYPE
         return ServiceAnswer(200, (("Content-Type", kind), *headers), shelved.archive)
+
+    async def _delta(self, request: ServiceRequest, entry: _Entry, shelved: Shelved) -> OfferedDelta | None:
+        """The way from what the client has to what is served, for who asks for that and has something known here."""
+        condition = request.headers.get("if-none-match", "")
+        if request.method != "GET" or not asks_for_delta(request.headers.get("a-im", "")):
+            return None
+        if names_etag(condition, shelved.publication.digest):
+            return None
+        return await self._deltas.offered(entry.served, condition, shelved)
 
     async def _news(self, entry: _Entry, seconds: int) -> None:
         """Wait until something is published, at most ``seconds``; past the limit of waiters nobody waits."""
@@ -249,6 +263,8 @@ class BundleService:
 
     def _serve(self, entry: _Entry, shelved: Shelved) -> None:
         """Make this what is served, and wake who waits for it."""
+        if entry.current is not None:
+            self._deltas.remember(entry.served, entry.current)
         entry.current = shelved
         waiting, entry.news = entry.news, asyncio.Event()
         waiting.set()

@@ -2,7 +2,7 @@
 
 Guarantees: conditions and preferences are read as their RFCs say, and as OPA writes them; an answer about a bundle always
 carries its ETag and may never be kept by a cache in between. Leaves storage and waiting to ``bundles.service``.
-**Source**: OPA's bundle service API and ``v1/download/download.go``; RFC 9110 section 13.1; RFC 7240.
+**Source**: OPA's bundle service API and ``v1/download/download.go``; RFC 9110 section 13.1; RFC 7240; RFC 3229 (deltas).
 """
 
 from __future__ import annotations
@@ -23,10 +23,15 @@ BUNDLE_TYPE: Final = "application/vnd.openpolicyagent.bundles"
 GZIP_TYPE: Final = "application/gzip"
 BUNDLE_TYPES: Final = frozenset({BUNDLE_TYPE, GZIP_TYPE, "application/octet-stream"})
 COSIGNATURES_HEADER: Final = "Tidegate-Cosignatures"
+DELTA_TYPE: Final = "application/vnd.tidegate.bundle-delta+json"
+DELTA_MANIPULATION: Final = "tidegate-delta"
+"""What ``A-IM`` asks for and ``IM`` names. Not OPA's own delta, which stock OPA asks for in every ``Prefer``."""
+DELTA_STATUS: Final = 226
 WAIT_MAX_SECONDS: Final = 300
 
 # OPA joins its preferences with ";" ("modes=snapshot,delta;wait=10"), RFC 7240 with ",": both end a value here.
 _WAIT = re.compile(r"(?:^|[;,\s])wait=\"?([0-9]{1,6})\"?(?=$|[;,\s])", re.IGNORECASE)
+_REFUSED_QUALITY = re.compile(r"q=0(?:\.0{0,3})?", re.IGNORECASE)
 _ETAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"')
 
 _TITLES: Final[Mapping[str, tuple[int, str]]] = {
@@ -78,6 +83,20 @@ def names_etag(condition: str, digest: str | None) -> bool:
     if digest is None:
         return False
     return condition.strip() == "*" or digest in _ETAG.findall(condition)
+
+
+def digests_in(condition: str) -> tuple[str, ...]:
+    """The digests that an ``If-None-Match`` value names, in its order."""
+    return tuple(_ETAG.findall(condition))
+
+
+def asks_for_delta(a_im: str) -> bool:
+    """Whether an ``A-IM`` value takes our deltas: the word in its list, without a quality of zero."""
+    for entry in a_im.split(","):
+        word, _, parameter = entry.partition(";")
+        if word.strip().lower() == DELTA_MANIPULATION and not _REFUSED_QUALITY.fullmatch(parameter.strip()):
+            return True
+    return False
 
 
 def encode_cosignatures(envelope: bytes) -> str:
