@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bundles.canonical import sha256_hex
+from bundles.client_deltas import DeltaTaker
 from bundles.client_protocol import (
     ClientSettings,
     ClientStatus,
@@ -22,6 +23,7 @@ from bundles.client_protocol import (
     Fetch,
     Fetched,
     Offer,
+    Transfer,
     check_fetched,
     cosignatures_in,
     delay_seconds,
@@ -32,6 +34,7 @@ from bundles.client_state import ClientFiles, LeaseGuard
 from bundles.errors import BundleError, BundleRefused, BundleUnavailable
 from bundles.freshness import BundleIdentity, FreshnessStatement, verify_statement
 from bundles.lease import Lease, highest_wall_of, restored
+from bundles.service_protocol import DELTA_STATUS
 from bundles.trusted_set import TrustedBundle, verify_bundle
 
 OBSERVE_SECONDS: Final = 10.0
@@ -67,6 +70,8 @@ class BundleClient:
         self._asked_at: float | None = None
         self._answered_at: float | None = None
         self._error: tuple[str, str, float] | None = None
+        self._deltas = DeltaTaker(trust, parts.files, parts.steady)
+        self._transfer: Transfer | None = None
 
     @property
     def held(self) -> BundleIdentity | None:
@@ -87,6 +92,9 @@ class BundleClient:
             error_code=code,
             error_detail=detail,
             error_at=at,
+            transfer=self._transfer,
+            deltas_refused=self._deltas.refused_count,
+            delta_refusal=self._deltas.refusal,
         )
 
     async def restore(self) -> TrustedBundle | None:
@@ -135,24 +143,32 @@ class BundleClient:
             observing.cancel()
             await asyncio.wait([observing])
 
-    async def ask(self) -> Offer | None:
+    async def ask(self, say: Callable[[BundleError], None] | None = None) -> Offer | None:
         """Ask once: a new bundle comes back as an offer, an unchanged one extends the lease.
 
-        Raises :class:`BundleRefused` or :class:`BundleUnavailable`; the lease then is as it was.
+        Raises :class:`BundleRefused` or :class:`BundleUnavailable`; the lease then is as it was. A delta that is refused is
+        only told to ``say``: the whole bundle is asked for instead, at once.
         """
         held = None if self._ask_whole else self._held
         left = self._parts.guard.remaining_seconds()
         may_wait = self._failures == 0 and left > 2 * self._settings.interval_seconds
-        fetched = await self._parts.fetch(question_of(self._settings, held, may_wait=may_wait))
-        check_fetched(fetched, asked_for_change=held is not None)
+        delta = held is not None and self._settings.deltas and self._deltas.is_wanted
+        fetched = await self._parts.fetch(question_of(self._settings, held, may_wait=may_wait, delta=delta))
+        check_fetched(fetched, asked_for_change=held is not None, asked_for_delta=delta)
+        if fetched.status == DELTA_STATUS and held is not None:
+            offer = await self._offered_by_delta(fetched, held, say)
+            if offer is not None:
+                return offer
+            fetched = await self._parts.fetch(question_of(self._settings, held, may_wait=False))
+            check_fetched(fetched, asked_for_change=True)
         if fetched.status == 304:
             await self._unchanged(fetched)
             return None
-        digest = f"sha256:{sha256_hex(fetched.unverified_body)}"
+        digest = f"sha256:{await asyncio.to_thread(sha256_hex, fetched.unverified_body)}"
         if self._held is not None and digest == self._held.digest:
             await self._unchanged(fetched)
             return None
-        return await self._offered(fetched)
+        return await self._offered(fetched, Transfer("whole", len(fetched.unverified_body)))
 
     async def commit(self, offer: Offer) -> None:
         """The bundle of ``offer`` is in force: keep it and begin its lease."""
@@ -160,6 +176,7 @@ class BundleClient:
         await asyncio.to_thread(self._parts.files.keep_bundle, offer.archive, offer.cosignatures)
         await self._arm(offer.statement)
         self._ask_whole = False
+        self._transfer = offer.transfer
 
     # -- one question -------------------------------------------------------------------------------------------------
 
@@ -167,7 +184,7 @@ class BundleClient:
         """Ask once and remember how it went."""
         self._asked_at = self._parts.guard.clocks().wall_seconds
         try:
-            offer = await self.ask()
+            offer = await self.ask(say)
         except BundleError as fault:
             self._failed(fault, say)
             return None
@@ -196,7 +213,23 @@ class BundleClient:
             raise
         self._ask_whole = False
 
-    async def _offered(self, fetched: Fetched) -> Offer:
+    async def _offered_by_delta(
+        self, fetched: Fetched, held: BundleIdentity, say: Callable[[BundleError], None] | None
+    ) -> Offer | None:
+        """The bundle that a delta leads to; ``None`` when the delta is refused.
+
+        Once the digest is right these are the bytes of the whole bundle, so what is refused then is the bundle itself.
+        """
+        try:
+            whole = await self._deltas.whole(fetched, held, now=self._parts.guard.clocks().wall_seconds)
+        except BundleError as fault:
+            self._deltas.refused(fault)
+            if say is not None:
+                say(fault)
+            return None
+        return await self._offered(whole, Transfer("delta", len(fetched.unverified_body)))
+
+    async def _offered(self, fetched: Fetched, transfer: Transfer) -> Offer:
         archive, cosignatures = fetched.unverified_body, cosignatures_in(fetched)
         bundle = await asyncio.to_thread(self._trusted, archive, cosignatures, await self._parts.highest())
         if (
@@ -207,7 +240,7 @@ class BundleClient:
             raise BundleRefused("bundle_sequence_reused", f"sequence {bundle.sequence} has another content here")
         statement = self._verified(statement_in(fetched), _identity(bundle))
         self._rearmed(statement)
-        return Offer(bundle, statement, archive, cosignatures)
+        return Offer(bundle, statement, archive, cosignatures, transfer)
 
     def _trusted(self, archive: bytes, cosignatures: bytes | None, highest: int) -> TrustedBundle:
         now = int(self._parts.guard.clocks().wall_seconds)

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from bundles.archive import ArchiveLimits
 from bundles.errors import BundleRefused, BundleUnavailable
 from bundles.freshness import FRESHNESS_HEADER, TTL_DEFAULT_SECONDS, BundleIdentity, FreshnessStatement
-from bundles.service_protocol import BUNDLE_TYPE, BUNDLE_TYPES, COSIGNATURES_HEADER, decode_cosignatures, etag_of
+from bundles.service_protocol import (
+    BUNDLE_TYPE,
+    BUNDLE_TYPES,
+    COSIGNATURES_HEADER,
+    DELTA_MANIPULATION,
+    DELTA_STATUS,
+    decode_cosignatures,
+    etag_of,
+)
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy
 
 BACK_OFF_FIRST_SECONDS: Final = 0.25
@@ -30,6 +38,7 @@ class ClientSettings:
     lease_seconds: int = TTL_DEFAULT_SECONDS
     poll_seconds: float = 60.0
     long_poll: bool = True
+    deltas: bool = True
     archive_max_bytes: int = ArchiveLimits().archive_max_bytes
     head_seconds: float = 10.0
     body_seconds: float = 60.0
@@ -54,6 +63,14 @@ class ClientTrust:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """How a bundle came: whole, or as a delta; the bytes of that answer's body."""
+
+    kind: Literal["whole", "delta"]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClientStatus:
     """What operators are shown; instants are Unix seconds."""
 
@@ -66,6 +83,9 @@ class ClientStatus:
     error_code: str | None
     error_detail: str | None
     error_at: float | None
+    transfer: Transfer | None = None
+    deltas_refused: int = 0
+    delta_refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +100,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An answer as it came; header names are lower case, a body only with status 200."""
+    """An answer as it came; header names are lower case, a body only with status 200 and 226."""
 
     status: int
     unverified_headers: Mapping[str, str]
@@ -102,19 +122,27 @@ class Offer:
     statement: FreshnessStatement
     archive: bytes = field(repr=False)
     cosignatures: bytes | None = field(repr=False)
+    transfer: Transfer
 
 
-def question_of(settings: ClientSettings, held: BundleIdentity | None, *, may_wait: bool) -> Question:
-    """Ask for what is newer than ``held``; the service may hold the question only while the lease leaves time for that."""
+def question_of(
+    settings: ClientSettings, held: BundleIdentity | None, *, may_wait: bool, delta: bool = False
+) -> Question:
+    """Ask for what is newer than ``held``, with ``delta`` for the way from there.
+
+    The service may hold the question only while the lease leaves time for that.
+    """
     wait = settings.wait_seconds if held is not None and may_wait else 0
     headers = [("Accept", f"{BUNDLE_TYPE}, application/gzip;q=0.9"), ("User-Agent", "tidegate")]
     headers.append(("Prefer", f"modes=snapshot;wait={wait}" if wait else "modes=snapshot"))
     if held is not None:
         headers.append(("If-None-Match", etag_of(held.digest)))
+        if delta:
+            headers.append(("A-IM", DELTA_MANIPULATION))
     return Question(tuple(headers), settings.head_seconds + wait, settings.body_seconds, settings.archive_max_bytes)
 
 
-def check_fetched(fetched: Fetched, *, asked_for_change: bool) -> None:
+def check_fetched(fetched: Fetched, *, asked_for_change: bool, asked_for_delta: bool = False) -> None:
     """Raise unless this is an answer of a bundle service to the question that was asked.
 
     ``bundle_service_status`` for another status, ``bundle_service_answer`` for a 304 nobody asked for or a page instead
@@ -122,13 +150,18 @@ def check_fetched(fetched: Fetched, *, asked_for_change: bool) -> None:
     """
     if fetched.status == 304 and not asked_for_change:
         raise BundleUnavailable("bundle_service_answer", "304 to a question without If-None-Match")
-    if fetched.status not in (200, 304):
+    if fetched.status not in (200, 304) and not (asked_for_delta and fetched.status == DELTA_STATUS):
         raise BundleUnavailable("bundle_service_status", f"the service answered {fetched.status}")
-    kind = fetched.unverified_headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(fetched)
     if fetched.status == 200 and kind not in BUNDLE_TYPES:
         raise BundleUnavailable("bundle_service_answer", f"a bundle was asked for, {kind or 'something untyped'} came")
     if not fetched.unverified_headers.get(FRESHNESS_HEADER.lower()):
         raise BundleRefused("freshness_missing", f"{fetched.status} came without {FRESHNESS_HEADER}")
+
+
+def content_type(fetched: Fetched) -> str:
+    """The type that the answer says it has, without parameters, in lower case."""
+    return fetched.unverified_headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def statement_in(fetched: Fetched) -> str:

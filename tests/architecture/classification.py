@@ -128,6 +128,7 @@ SHELL: frozenset[str] = frozenset(
     """
     bundles.build
     bundles.client
+    bundles.client_deltas
     bundles.client_state
     bundles.compiler
     bundles.keys
