@@ -314,11 +314,10 @@ def _variables(node: Any) -> Iterator[str]:
     if isinstance(node, list):
         for item in node:
             yield from _variables(item)
-    elif isinstance(node, dict):
-        if node.get("type") == "var":
-            yield node["value"]
-        elif isinstance(node.get("value"), list):
-            yield from _variables(node["value"])
+    elif node.get("type") == "var":
+        yield node["value"]
+    elif isinstance(node.get("value"), list):
+        yield from _variables(node["value"])
 
 
 def _chain(rules: Sequence[Any]) -> Iterator[Any]:
