@@ -51,12 +51,12 @@ def check_question(document: object) -> dict[str, JsonValue]:
             wanted: type = str if name in _TEXTS else dict
             if not isinstance(value[name], wanted):
                 raise InputRefused(f"{part}.{name} is not {'text' if wanted is str else 'an object'}")
-    for part in ("args", "context"):
-        if not isinstance(document.get(part, {}), dict):
-            raise InputRefused(f"{part} is not an object")
-    context = document.get("context", {})
-    if isinstance(context, dict):
-        _check_members(context, _CONTEXT, required=frozenset(), where="context")
+    args, context = document["args"], document.get("context", {})
+    if not isinstance(args, dict):
+        raise InputRefused("args is not an object")
+    if not isinstance(context, dict):
+        raise InputRefused("context is not an object")
+    _check_members(context, _CONTEXT, required=frozenset(), where="context")
     return document
 
 
@@ -91,8 +91,6 @@ def obligations_of(decision: Decision) -> dict[str, JsonValue]:
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
-    elif hasattr(value, "_asdict"):
-        value = value._asdict()
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, tuple | list | frozenset):

@@ -280,7 +280,6 @@ def _refuse_type(value: object) -> Never:
 
 
 def _check_text(value: str) -> None:
-    if value.isascii():
-        return
+    """Refuse text beyond ASCII that has no UTF-8 form."""
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise RecordMalformed("record_text", "a lone surrogate has no UTF-8 form")
