@@ -25,8 +25,7 @@ from gateway.connectors.arguments import SchemaSet, gather
 from gateway.connectors.classify import ActionTable
 from gateway.ledger.record import RecordDraft
 from gateway.ledger.writer import LedgerWriter
-from gateway.store.sealing import TenantKeys
-from gateway.store.sqlite import SqliteStore
+from gateway.store.process_client import store_link
 from pdp.prepared import PolicyPlane
 from pdp.wasm.host import WasmEngine
 
@@ -77,13 +76,8 @@ def _draft() -> RecordDraft:
 
 
 async def _records(folder: Path, flush: bool) -> list[float]:
-    store = SqliteStore(
-        folder / f"ledger-{flush}.db",
-        keys=TenantKeys(secrets.token_bytes(32)),
-        clock=lambda: time.time_ns() // 1_000_000,
-        flush=flush,
-    )
-    writer = LedgerWriter(store, node="measured", on_fatal=print)
+    link = store_link(folder / f"ledger-{flush}.db", secrets.token_bytes(32), flush=flush)
+    writer = LedgerWriter(link, node="measured", on_fatal=print)
     await writer.start()
     taken = await _timed_async(lambda: writer.append(_draft()), RECORDS)
     await writer.close()

@@ -53,8 +53,9 @@ from gateway.shadowing import ShadowRunner
 from gateway.store.keyfile import read_key_file
 from gateway.store.owner_driver import StoreOwner
 from gateway.store.port import RaiseSequence, Store, StoreUnavailable
-from gateway.store.sealing import TenantKeys
-from gateway.store.sqlite import SqliteStore
+from gateway.store.process_client import store_link
+from gateway.store.sealing import Sealer, TenantKeys
+from gateway.store.sqlite_reads_driver import SqliteReads
 from pdp.engine import PolicyEngine
 from pdp.errors import PdpError
 from pdp.opa_server import OpaServerEngine
@@ -350,7 +351,7 @@ async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, 
     keys = TenantKeys(secret)
     await asyncio.to_thread(config.store_path.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
     owner = await asyncio.to_thread(StoreOwner, config.store_path)
-    store = SqliteStore(config.store_path, keys=keys, clock=_wall_ms)
+    store = SqliteReads(config.store_path, sealer=Sealer(keys, os.urandom), clock=_wall_ms)
     failed: asyncio.Event = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -358,7 +359,8 @@ async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, 
         lines.line(EVENT_GATE, {"what": "ledger_failed", "error": cause})
         loop.call_soon_threadsafe(failed.set)
 
-    writer = LedgerWriter(store, node=f"gate-{secrets.token_hex(4)}", on_fatal=on_fatal)
+    link = store_link(config.store_path, secret, owner.held)
+    writer = LedgerWriter(link, node=f"gate-{secrets.token_hex(4)}", on_fatal=on_fatal)
     pools = UpstreamPools()
     try:
         await writer.start()
@@ -376,7 +378,7 @@ async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, 
 
 async def _started(
     config: GatewayConfig,
-    ledger: tuple[SqliteStore, LedgerWriter],
+    ledger: tuple[SqliteReads, LedgerWriter],
     pools: UpstreamPools,
     keys: TenantKeys,
     lines: LineLog,
@@ -429,7 +431,7 @@ def policy_name(policy: PolicyPlane) -> str | None:
 
 def _services(
     config: GatewayConfig,
-    ledger: tuple[SqliteStore, LedgerWriter],
+    ledger: tuple[SqliteReads, LedgerWriter],
     policy: PolicyPlane,
     keys: TenantKeys,
     pools: UpstreamPools,

@@ -1,11 +1,11 @@
-"""The ledger writer: many waiters, one thread, one flush per batch.
+"""The ledger writer: many waiters, one store, one flush per batch.
 
 Guarantees: `append` returns only after the record and its effects are on disk; a failure is `LedgerUnavailable` and
-nothing of a failed batch is acknowledged; a flush or I/O error, a corrupt file or a bug stops the writer for good and
-calls `on_fatal` once on the loop (the process is to exit non-zero; nothing is tried again). What one turn of the loop
-appends is handed over together when it ends; a batch is all that was handed over when the thread is free, at most
-`BATCH_MAX_RECORDS`, so no record waits for company. Its waiters go on after a single wake-up of the loop. Leaves to the
-store driver what a transaction is, and to the caller what to refuse when it fails.
+nothing of a failed batch is acknowledged; a flush or I/O error, a corrupt file, a bug or the end of the store's process stops
+the writer for good and calls `on_fatal` once on the loop (the process is to exit non-zero; nothing is tried again). One
+batch is under way at a time: while it is, records gather; when it has been answered, all of them go at once, at most
+`BATCH_MAX_RECORDS`, so no record waits for company. What one turn of the loop appends to an idle store goes together when
+the turn ends. Leaves to the store what a transaction is, and to the caller what to refuse when it fails.
 
 Cancelling a waiter does not take its record back: shield the append of an outcome.
 """
@@ -13,9 +13,7 @@ Cancelling a waiter does not take its record back: shield the append of an outco
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.errors import GateMisuse, GateUnavailable
@@ -23,7 +21,7 @@ from gateway.ledger.record import Appended, RecordDraft, freeze
 from gateway.store.port import (
     ANSWER_MAX_BYTES,
     BATCH_MAX_RECORDS,
-    BatchAppender,
+    BatchChannel,
     BatchItem,
     BatchResult,
     ChangeApproval,
@@ -39,7 +37,6 @@ from gateway.store.port import (
 )
 
 WAITING_MAX: Final = 8192
-IDLE_SECONDS: Final = 1.0
 
 
 class LedgerUnavailable(GateUnavailable):
@@ -61,44 +58,35 @@ class _Waiting:
 
 
 class LedgerWriter:
-    """Group commit over a store's writing side. One loop, the one that called `start`, may append."""
+    """Group commit over the way to a store. One loop, the one that called `start`, may append."""
 
     def __init__(
-        self,
-        store: BatchAppender,
-        *,
-        node: str,
-        on_fatal: Callable[[str], None],
-        waiting_max: int = WAITING_MAX,
-        idle_seconds: float = IDLE_SECONDS,
+        self, store: BatchChannel, *, node: str, on_fatal: Callable[[str], None], waiting_max: int = WAITING_MAX
     ) -> None:
         self._store = store
         self._node = node
         self._on_fatal = on_fatal
         self._waiting_max = waiting_max
-        self._idle_seconds = idle_seconds
-        self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._gathered: list[_Waiting] = []
-        self._unwritten: list[_Waiting] = []
-        """The thread's until it has ended."""
+        self._sent: list[_Waiting] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._ended: asyncio.Future[None] | None = None
-        self._outstanding = 0
+        self._idle: asyncio.Future[None] | None = None
         self._failure: str | None = None
         self._refusing: str | None = "the writer has not started"
+        self._ended = False
 
     async def start(self) -> None:
         """Open the store for writing. Errors: `LedgerUnavailable` (also when a log's tail does not verify)."""
-        if self._thread is not None:
+        if self._loop is not None:
             raise GateMisuse("the writer was started already")
         self._loop = asyncio.get_running_loop()
-        opened: asyncio.Future[None] = self._loop.create_future()
-        self._ended = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, args=(opened,), name="ledger-writer", daemon=True)
-        await asyncio.to_thread(self._thread.start)
-        await opened
-        self._refusing = None
+        try:
+            await self._store.open(self)
+        except StoreUnavailable as error:
+            self._refusing, self._ended = str(error), True
+            raise LedgerUnavailable(str(error)) from error
+        if not self._ended:
+            self._refusing = None
 
     async def append(self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = ()) -> Appended:
         """Make a record and its effects durable, both or neither. Errors: those of `submit` and of its future."""
@@ -112,23 +100,16 @@ class LedgerWriter:
         """
         if self._refusing is not None or self._loop is None:
             raise LedgerUnavailable(self._refusing or "the writer has not started")
-        if self._outstanding >= self._waiting_max:
-            raise LedgerUnavailable(f"{self._outstanding} records are waiting already")
+        if self.unflushed >= self._waiting_max:
+            raise LedgerUnavailable(f"{self.unflushed} records are waiting already")
         for effect in effects:
             _check_effect(record, effect)
         item = BatchItem(freeze(record, node=self._node), effects)
         future: asyncio.Future[Appended] = self._loop.create_future()
-        self._outstanding += 1
-        if not self._gathered:
+        if not self._gathered and not self._sent:
             self._loop.call_soon(self._hand_over)
         self._gathered.append(_Waiting(item, future))
         return future
-
-    def _hand_over(self) -> None:
-        """Give the thread what was gathered: it is woken once for all of it."""
-        gathered, self._gathered = self._gathered, []
-        if gathered:
-            self._queue.put(gathered)
 
     @property
     def healthy(self) -> bool:
@@ -143,92 +124,42 @@ class LedgerWriter:
     @property
     def unflushed(self) -> int:
         """How many records wait to be durable."""
-        return self._outstanding
+        return len(self._gathered) + len(self._sent)
 
     async def close(self) -> None:
         """Write what waits, then stop; appends after this call are refused."""
-        if self._thread is None or self._ended is None:
+        if self._loop is None:
             return
         if self._refusing is None:
             self._refusing = "the writer is closed"
-        self._hand_over()
-        self._queue.put(None)
-        await self._ended
-        await asyncio.to_thread(self._thread.join)
-        self._thread = None
+        if self.unflushed and self._idle is None:
+            self._idle = self._loop.create_future()
+        if self._idle is not None:
+            await self._idle
+        self._ended = True
+        await self._store.close()
 
-    def _run(self, opened: asyncio.Future[None]) -> None:
-        try:
-            self._store.open_writer()
-        except Exception as error:  # boundary: whatever stops the start is told to who started
-            self._store.close_writer()
-            self._wake(self._start_failed, opened, LedgerUnavailable(str(error)))
+    def _hand_over(self) -> None:
+        """Send what was gathered, unless a batch is under way: its answer sends the next."""
+        if self._sent:
             return
-        self._wake(_set_none, opened)
-        cause = "the writer is closed"
-        try:
-            self._serve()
-        except Exception as error:  # boundary of the thread: nothing may be acknowledged after an unknown failure
-            cause = f"{type(error).__name__}: {error}" if not isinstance(error, StoreUnavailable) else str(error)
-            self._wake(self._die, cause)
-        finally:
-            self._store.close_writer()
-            self._wake(self._finish, cause)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                first = self._queue.get(timeout=self._idle_seconds)
-            except queue.Empty:
-                self._tidy()
-                continue
-            following = first
-            while following is not None:
-                self._unwritten += following
-                if len(self._unwritten) >= BATCH_MAX_RECORDS or self._queue.empty():
-                    break
-                following = self._queue.get()
-            while self._unwritten:
-                batch = self._unwritten[:BATCH_MAX_RECORDS]
-                del self._unwritten[:BATCH_MAX_RECORDS]
-                self._commit(batch)
-            if following is None:
-                return
-
-    def _commit(self, batch: list[_Waiting]) -> None:
-        try:
-            results: list[BatchResult] = self._store.append_batch([waiting.item for waiting in batch])
-        except StoreUnavailable as error:
-            self._wake(self._fail, batch, error)
-            if error.fatal:
-                raise
+        if not self._gathered:
+            if self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
             return
-        except Exception as error:
-            self._wake(self._fail, batch, StoreUnavailable("store_failed", type(error).__name__, fatal=True))
-            raise
-        self._wake(self._deliver, batch, results)
-
-    def _tidy(self) -> None:
+        self._sent, self._gathered = self._gathered[:BATCH_MAX_RECORDS], self._gathered[BATCH_MAX_RECORDS:]
         try:
-            self._store.tidy()
-        except StoreUnavailable as error:
-            if error.fatal:
-                raise
-            self._wake(self._note, str(error))
-            return
-        self._wake(self._note, None)
+            self._store.send([waiting.item for waiting in self._sent])
+        except Exception as error:  # boundary: an effect that cannot be sent is a bug, and nobody may wait for it
+            self.failed(StoreUnavailable("store_failed", f"{type(error).__name__}: {error}", fatal=True))
 
-    def _wake(self, callback: Callable[..., None], *arguments: object) -> None:
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            return
-        loop.call_soon_threadsafe(callback, *arguments)
+    # -- what the store says -------------------------------------------------------------------------------------------
 
-    # On the loop.
-
-    def _deliver(self, batch: list[_Waiting], results: list[BatchResult]) -> None:
-        self._outstanding -= len(batch)
+    def answered(self, results: Sequence[BatchResult]) -> None:
+        """The batch that was sent is durable, but for the items whose results say otherwise."""
+        batch, self._sent = self._sent, []
         self._failure = None
+        self._hand_over()  # the store works while the waiters of this batch go on
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, StoreUnavailable):
                 self._failure = str(result)
@@ -241,41 +172,25 @@ class LedgerWriter:
             else:
                 waiting.future.set_exception(LedgerUnavailable(str(result)))
 
-    def _fail(self, batch: list[_Waiting], error: StoreUnavailable) -> None:
-        self._outstanding -= len(batch)
+    def failed(self, error: StoreUnavailable) -> None:
+        """Nothing of the batch that was sent may be relied on; after a fatal error nothing is written any more."""
+        if self._ended:
+            return
+        batch, self._sent = self._sent, []
         self._failure = str(error)
         if error.fatal:
-            self._refusing = str(error)
+            self._ended, self._refusing = True, str(error)
+            batch, self._gathered = batch + self._gathered, []
         for waiting in batch:
             if not waiting.future.done():
                 waiting.future.set_exception(LedgerUnavailable(str(error)))
-
-    def _note(self, failure: str | None) -> None:
-        self._failure = failure
-
-    def _die(self, cause: str) -> None:
-        self._refusing = cause
-        self._on_fatal(cause)
-
-    def _start_failed(self, opened: asyncio.Future[None], error: LedgerUnavailable) -> None:
-        self._refusing = error.detail
-        if not opened.done():
-            opened.set_exception(error)
-        _set_none(self._ended)
-
-    def _finish(self, cause: str) -> None:
+        if error.fatal:
+            self._on_fatal(str(error))
         self._hand_over()
-        left = self._unwritten
-        while not self._queue.empty():
-            left += self._queue.get_nowait() or ()
-        if left:
-            self._fail(left, StoreUnavailable("store_closed", cause))
-        _set_none(self._ended)
 
-
-def _set_none(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
+    def noted(self, failure: str | None) -> None:
+        """What the store found while nothing waited."""
+        self._failure = failure
 
 
 def _check_effect(record: RecordDraft, effect: StoreEffect) -> None:

@@ -23,7 +23,7 @@ there as `StoreConflict` with page 3's code and nothing of that item is kept):
   `await store.sequence(name)`. The highest wall time is kept by each append; read `await store.highest_wall()` (ms).
 
 Approval effects (`OpenApproval`, `ChangeApproval`) are made by `ApprovalService`, not by the flow.
-Leaves to `gateway.ledger.writer` threads and waiting, to `sqlite` the files.
+Leaves to `gateway.ledger.writer` batches and waiting, to `sqlite` the files.
 """
 
 from __future__ import annotations
@@ -320,7 +320,7 @@ BatchResult = Appended | StoreConflict | StoreUnavailable
 
 
 class BatchAppender(Protocol):
-    """The writing side; used by one writer thread only."""
+    """The writing side of a file, for one thread; it blocks."""
 
     def open_writer(self) -> None:
         """Open for writing in the calling thread. Errors: `StoreUnavailable`."""
@@ -336,9 +336,35 @@ class BatchAppender(Protocol):
         """Close the writing side; the calling thread is the one that opened it."""
 
 
-class Store(BatchAppender, Protocol):
-    """The whole port: the writing side, and reads for the event loop. Every read raises `StoreUnavailable` when the
-    store cannot be read, and is scoped to its log: another tenant's object is the same None as an absent one."""
+class BatchListener(Protocol):
+    """Who hands batches over, as a channel answers it."""
+
+    def answered(self, results: Sequence[BatchResult]) -> None:
+        """What became of each item of the batch that was sent."""
+
+    def failed(self, error: StoreUnavailable) -> None:
+        """Nothing of the batch was acknowledged; after a fatal error, said once, the channel takes no other."""
+
+    def noted(self, failure: str | None) -> None:
+        """What housekeeping found: what is wrong now, or that nothing is any more."""
+
+
+class BatchChannel(Protocol):
+    """The way from the event loop to a `BatchAppender`, wherever that runs. It answers on the loop, never within a call."""
+
+    async def open(self, listener: BatchListener) -> None:
+        """Open for writing. Errors: `StoreUnavailable`."""
+
+    def send(self, items: Sequence[BatchItem]) -> None:
+        """Hand over a batch; the one before it has been answered."""
+
+    async def close(self) -> None:
+        """Close the writing side and wait until it is closed; nothing is under way."""
+
+
+class Store(Protocol):
+    """Reads for the event loop. Every read raises `StoreUnavailable` when the store cannot be read, and is scoped to its
+    log: another tenant's object is the same None as an absent one."""
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...

@@ -1,9 +1,9 @@
-"""The SQLite driver's writing side, and the whole store put together.
+"""The SQLite driver's writing side.
 
 Guarantees: one transaction and one flush per batch (`synchronous=FULL`, `BEGIN IMMEDIATE`); the log's head is read
 inside the transaction, so several processes may share one file; nothing is acknowledged when the file is not the one
-that was opened. At opening the newest records of each log are verified against the stored head. Leaves threads to
-`gateway.ledger.writer`, reads to `sqlite_reads_driver`.
+that was opened. At opening the newest records of each log are verified against the stored head. Leaves to
+`process_driver` where it runs, reads to `sqlite_reads_driver`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from gateway.store.schema import SCHEMA_VERSION, sqlite_ddl
 from gateway.store.sealing import SealBroken, Sealer, TenantKeys
 from gateway.store.sqlite_effects_driver import EffectRunner
 from gateway.store.sqlite_errors_driver import unavailable
-from gateway.store.sqlite_reads_driver import SqliteReads
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
 TAIL_CHECKED_RECORDS: Final = 256
@@ -76,8 +75,8 @@ def connect_sqlite(path: Path, *, flush: bool = True) -> sqlite3.Connection:
     return connection
 
 
-class SqliteStore(SqliteReads):
-    """The store in one SQLite file. `flush=False` is for measurements only."""
+class SqliteAppender:
+    """The writing side of one SQLite file. `flush=False` is for measurements only."""
 
     def __init__(
         self,
@@ -89,10 +88,10 @@ class SqliteStore(SqliteReads):
         room: Callable[[Path], DiskRoom] = disk_room,
         flush: bool = True,
     ) -> None:
-        sealer = Sealer(keys, random_bytes)
-        super().__init__(path, sealer=sealer, clock=clock)
+        self._path = path
+        self._clock = clock
         self._flush = flush
-        self._sealer = sealer
+        self._sealer = Sealer(keys, random_bytes)
         self._guard = FileGuard(path, room)
         self._connection: sqlite3.Connection | None = None
         self._effects: EffectRunner | None = None

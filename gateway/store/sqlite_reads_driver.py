@@ -47,7 +47,7 @@ _NEWEST_ROW: Final = 2**62
 
 
 class SqliteReads:
-    """Reads of the port; `SqliteStore` adds the writing side."""
+    """Reads of the port from one SQLite file."""
 
     def __init__(self, path: Path, *, sealer: Sealer, clock: WallClock) -> None:
         self._path = path

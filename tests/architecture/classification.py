@@ -219,6 +219,9 @@ SHELL: frozenset[str] = frozenset(
     gateway.store.offline_driver
     gateway.store.owner_driver
     gateway.store.offline_inputs_driver
+    gateway.store.frames
+    gateway.store.process_client
+    gateway.store.process_driver
     gateway.store.schema
     gateway.store.sqlite
     gateway.store.sqlite_effects_driver

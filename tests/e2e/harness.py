@@ -227,6 +227,15 @@ class GateProcess:
         return [what for what in said if what in {"reloaded", "reload_refused"}]
 
     @property
+    def store_pid(self) -> int:
+        """The process that owns its store's file."""
+        for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                if b"gateway.store.process_driver" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+        raise StartFailed("the gate has no process for its store")
+
+    @property
     def config(self) -> Path:
         """Its configuration file."""
         return self.directory / "tidegate.yaml"

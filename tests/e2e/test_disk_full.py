@@ -121,8 +121,8 @@ def _check_growth_refused(directory: Path, service: HostileUpstream) -> None:
         assert all(_write(gate, f"warm-{number}").status == 200 for number in range(WARM_CALLS))
         with _in_flight(gate, service) as answers:
             log_bytes = store_of(directory).with_name("tidegate.db-wal").stat().st_size
-            _, hard = resource.prlimit(gate.process.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(gate.process.pid, resource.RLIMIT_FSIZE, (log_bytes, hard))
+            _, hard = resource.prlimit(gate.store_pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(gate.store_pid, resource.RLIMIT_FSIZE, (log_bytes, hard))
             refused = _write(gate, "while-full-1")
             assert (refused.status, refused.code) == UNRECORDED
             unrecorded = _release(service, answers)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from pathlib import Path
 
 from gateway.ledger.writer import LedgerWriter
 from gateway.store.port import ClaimKey
-from gateway.store.sealing import TenantKeys
-from gateway.store.sqlite import SqliteStore
+from gateway.store.process_client import store_link
 from tests.gateway.store.build import LOG, OTHER_LOG, draft
 
 WRITERS = 8
@@ -19,8 +17,9 @@ WRITERS = 8
 
 async def main(path: Path, round_number: int) -> None:
     """Append until killed."""
-    store = SqliteStore(path, keys=TenantKeys(b"k" * 32), clock=lambda: time.time_ns() // 1_000_000)
-    writer = LedgerWriter(store, node=f"round-{round_number}", on_fatal=lambda cause: os._exit(70))
+    writer = LedgerWriter(
+        store_link(path, b"k" * 32), node=f"round-{round_number}", on_fatal=lambda cause: os._exit(70)
+    )
     await writer.start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()

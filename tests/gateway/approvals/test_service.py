@@ -14,7 +14,7 @@ from gateway.approvals.model import Approval, ApprovalRefused, ApprovalState, Ba
 from gateway.approvals.service import CHANGE_ATTEMPTS_MAX, ApprovalLimits, ApprovalService
 from gateway.ledger.record import LogId
 from gateway.store.port import Store, StoreConflict
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite_reads_driver import SqliteReads
 from tests.gateway.store.build import (
     HELD,
     KEYS,
@@ -49,7 +49,7 @@ def service_of(opened: OpenStore, limits: ApprovalLimits | None = None) -> Appro
 class LateReads:
     """A store whose reads lag behind what the writer has committed, as those of a second reader may."""
 
-    def __init__(self, behind: SqliteStore) -> None:
+    def __init__(self, behind: SqliteReads) -> None:
         self._store = behind
         self.reads = 0
         self.late = True

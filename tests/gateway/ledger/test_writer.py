@@ -15,7 +15,7 @@ from gateway.errors import GateMisuse
 from gateway.ledger.record import Appended, RecordMalformed
 from gateway.ledger.recovery_client import recover_open_intents
 from gateway.ledger.verify import LogHead, LogVerifier
-from gateway.ledger.writer import LedgerUnavailable, LedgerWriter
+from gateway.ledger.writer import WAITING_MAX, LedgerUnavailable, LedgerWriter
 from gateway.store.guard_driver import LOW_WATER_BYTES, DiskRoom
 from gateway.store.offline_driver import OfflineLedger
 from gateway.store.port import (
@@ -29,7 +29,7 @@ from gateway.store.port import (
     StoredAnswer,
     StoreUnavailable,
 )
-from tests.gateway.store.build import LOG, OTHER_LOG, START, draft, open_store
+from tests.gateway.store.build import LOG, OTHER_LOG, START, draft, linked, open_store
 
 
 class SimulatedDisk:
@@ -70,14 +70,16 @@ class SimulatedDisk:
         self.closed += 1
 
 
-async def started(disk: SimulatedDisk, **bounds: float) -> tuple[LedgerWriter, list[str]]:
+async def started(
+    disk: SimulatedDisk, *, waiting_max: int = WAITING_MAX, idle_seconds: float = 1.0
+) -> tuple[LedgerWriter, list[str]]:
     fatal: list[str] = []
-    writer = LedgerWriter(disk, node="n1", on_fatal=fatal.append, **bounds)  # type: ignore[arg-type]
+    writer = LedgerWriter(linked(disk, idle_seconds), node="n1", on_fatal=fatal.append, waiting_max=waiting_max)
     await writer.start()
     return writer, fatal
 
 
-async def test_writer_commits_one_batch_when_records_wait_for_the_thread() -> None:
+async def test_writer_commits_one_batch_when_records_wait_for_the_store() -> None:
     disk = SimulatedDisk()
     writer, _ = await started(disk)
     disk.gate.clear()
@@ -202,7 +204,7 @@ async def test_writer_does_not_start_when_the_store_does_not_open() -> None:
 
 
 async def test_writer_refuses_when_it_has_not_started_or_is_closed() -> None:
-    writer = LedgerWriter(SimulatedDisk(), node="n1", on_fatal=print)
+    writer = LedgerWriter(linked(SimulatedDisk()), node="n1", on_fatal=print)
     with pytest.raises(LedgerUnavailable):
         await writer.append(draft())
     await writer.close()
@@ -412,7 +414,7 @@ def _verified_log(ledger: OfflineLedger, head: LogHead) -> int:
 async def test_writer_resumes_by_itself_when_a_full_disk_has_room_again(tmp_path: Path) -> None:
     async with open_store(tmp_path) as opened:
         await opened.writer.append(draft())
-        connection = opened.store._connection
+        connection = opened.appender._connection
         assert connection is not None
         pages = (await asyncio.to_thread(connection.execute, "PRAGMA page_count")).fetchone()[0]
         await asyncio.to_thread(connection.execute, f"PRAGMA max_page_count={pages}")
@@ -433,7 +435,7 @@ async def test_writer_resumes_by_itself_when_a_full_disk_has_room_again(tmp_path
 
 async def test_writer_finishes_the_checkpoint_when_it_is_asked(tmp_path: Path) -> None:
     async with open_store(tmp_path) as opened:
-        checkpointer = opened.store._checkpointer
+        checkpointer = opened.appender._checkpointer
         assert checkpointer is not None
         for number in range(20):
             await opened.writer.append(draft(call=f"c{number}", pad="x" * 4000))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,9 +15,14 @@ from pathlib import Path
 from gateway.approvals.model import CallFields, HeldCall, Reason
 from gateway.ledger.record import LogId, RecordDraft, RecordKind
 from gateway.ledger.writer import LedgerWriter
+from gateway.store.frames import Opening
 from gateway.store.guard_driver import DiskRoom
-from gateway.store.sealing import TenantKeys
-from gateway.store.sqlite import SqliteStore
+from gateway.store.port import BatchAppender
+from gateway.store.process_client import Owner, StoreLink
+from gateway.store.process_driver import StoreProcess
+from gateway.store.sealing import Sealer, TenantKeys
+from gateway.store.sqlite import SqliteAppender
+from gateway.store.sqlite_reads_driver import SqliteReads
 
 LOG: LogId = ("acme", "ops")
 OTHER_LOG: LogId = ("rival", "ops")
@@ -120,13 +128,38 @@ class Voter:
 
 @dataclass
 class OpenStore:
-    """A store, its writer and clock, and what was reported as fatal."""
+    """A store, its writing side, writer and clock, and what was reported as fatal."""
 
-    store: SqliteStore
+    store: SqliteReads
+    appender: SqliteAppender
     writer: LedgerWriter
     clock: FakeClock
     path: Path
     fatal: list[str] = field(default_factory=list)
+
+
+def linked(appender: BatchAppender, idle_seconds: float = 1.0) -> StoreLink:
+    """The real link to a writing side that runs in a thread here, where its clock and its disk can be the test's."""
+
+    def begin() -> Owner:
+        here, there = socket.socketpair()
+        status: list[int] = []
+
+        def serve() -> None:
+            with there:
+                status.append(StoreProcess(there, lambda _opening: appender).run())
+
+        thread = threading.Thread(target=serve, name="store-owner", daemon=True)
+        thread.start()
+
+        def ended() -> str:
+            thread.join()
+            return f"exit status {status}"
+
+        here.setblocking(False)
+        return Owner(here, ended)
+
+    return StoreLink(begin, Opening("", b"", idle_seconds=idle_seconds))
 
 
 @asynccontextmanager
@@ -136,13 +169,14 @@ async def open_store(
     """A store in `directory`, open for writing and reading."""
     clock = clock or FakeClock()
     path = directory / "state" / "tidegate.db"
-    store = SqliteStore(path, keys=KEYS, clock=clock, room=lambda _directory: room)
+    store = SqliteReads(path, sealer=Sealer(KEYS, os.urandom), clock=clock)
+    appender = SqliteAppender(path, keys=KEYS, clock=clock, room=lambda _directory: room)
     fatal: list[str] = []
-    writer = LedgerWriter(store, node="n1", on_fatal=fatal.append, idle_seconds=idle_seconds)
+    writer = LedgerWriter(linked(appender, idle_seconds), node="n1", on_fatal=fatal.append)
     await writer.start()
     await store.open()
     try:
-        yield OpenStore(store, writer, clock, path, fatal)
+        yield OpenStore(store, appender, writer, clock, path, fatal)
     finally:
         await store.close()
         await writer.close()

@@ -215,7 +215,7 @@ async def test_expired_rows_are_dropped_when_the_store_is_tidied(tmp_path: Path)
     async with open_store(tmp_path) as opened:
         await opened.writer.append(draft(), effects=(claim(), SaveAnswer(LOG, "c1", ANSWER, keep_seconds=1)))
         opened.clock.advance(120)
-        await asyncio.to_thread(opened.store.tidy)
+        await asyncio.to_thread(opened.appender.tidy)
         reader = sqlite3.connect(opened.path)
         left = [reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("keys", "answers")]
         reader.close()
@@ -228,7 +228,7 @@ async def test_reads_are_refused_when_the_store_is_closed(tmp_path: Path) -> Non
     with pytest.raises(StoreUnavailable, match="store_closed"):
         await opened.store.switches()
     with pytest.raises(StoreUnavailable, match="store_closed"):
-        opened.store.append_batch([])
+        opened.appender.append_batch([])
     with pytest.raises(LedgerUnavailable):
         await opened.writer.append(draft())
 
