@@ -88,6 +88,7 @@ class Bundle(_Section):
     lease_seconds: int = Field(TTL_DEFAULT_SECONDS, ge=1, le=TTL_MAX_SECONDS)
     poll_seconds: int = Field(60, ge=1, le=300)
     long_poll: bool = True
+    deltas: bool = True
     token: SecretReference | None = None
     allow_addresses: list[str] = []
     data_only: bool = False
@@ -122,7 +123,9 @@ class Bundle(_Section):
         return self
 
 
-_OF_A_SERVICE = frozenset({"freshness_keys", "lease_seconds", "poll_seconds", "long_poll", "token", "allow_addresses"})
+_OF_A_SERVICE = frozenset(
+    {"freshness_keys", "lease_seconds", "poll_seconds", "long_poll", "deltas", "token", "allow_addresses"}
+)
 
 
 def check_bundles(bundles: Sequence[Bundle], *, development: bool, is_embedded: bool) -> None:

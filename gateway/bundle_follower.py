@@ -56,7 +56,7 @@ def followed_source(config: GatewayConfig, bundle: Bundle) -> FollowedSource:
         service_token(config, bundle),
         frozenset({AddressClass.PUBLIC}) | address_classes(bundle.allow_addresses),
         client_trust(config, bundle),
-        ClientSettings(bundle.lease_seconds, float(bundle.poll_seconds), bundle.long_poll),
+        ClientSettings(bundle.lease_seconds, float(bundle.poll_seconds), bundle.long_poll, bundle.deltas),
     )
 
 

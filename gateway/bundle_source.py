@@ -11,6 +11,7 @@ from typing import Final
 
 from bundles.client_protocol import Fetched, Question
 from bundles.errors import BundleRefused, BundleUnavailable
+from bundles.service_protocol import DELTA_STATUS
 from gateway.egress.dialer import UpstreamPool
 from gateway.egress.errors import UpstreamTimeout
 from gateway.egress.exchange import UpstreamResponse, UpstreamTimeouts
@@ -33,11 +34,11 @@ class BundleAddress:
         try:
             response = await self._asked(question)
             headers = _headers(response)
-            if response.status != 200:
+            if response.status not in (200, DELTA_STATUS):
                 await response.close(discard=response.status != 304)
                 return Fetched(response.status, headers)
             async with asyncio.timeout(question.body_seconds):
-                return Fetched(200, headers, await _body(response, question.body_max_bytes))
+                return Fetched(response.status, headers, await _body(response, question.body_max_bytes))
         except (TimeoutError, UpstreamTimeout) as late:
             raise BundleUnavailable("bundle_service_timeout", "the service did not answer in time") from late
         except GateError as failed:

@@ -1,4 +1,4 @@
-"""Gauges and counters of the bundle's lease, read when somebody scrapes.
+"""Gauges and counters of the bundle's lease and transfers, read when somebody scrapes.
 
 Guarantees: label values are error codes of this source, so their number is bounded. Leaves the sequence to
 ``gateway.operations.metrics``.
@@ -7,6 +7,7 @@ Guarantees: label values are error codes of this source, so their number is boun
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -29,6 +30,11 @@ class BundleMetrics:
         answered.set_function(lambda: min((one.answered_at or 0.0 for one in statuses()), default=0.0))
         failures = Gauge("tidegate_bundle_failures", "Failed questions since the last good answer.", registry=registry)
         failures.set_function(lambda: max((float(one.failures) for one in statuses()), default=0.0))
+        came = Gauge(
+            "tidegate_bundle_last_transfer_bytes", "Bytes of the answer that brought it.", ["kind"], registry=registry
+        )
+        for kind in ("whole", "delta"):
+            came.labels(kind).set_function(partial(_transferred, statuses, kind))
         self._refused = Counter(
             "tidegate_bundle_refused", "Answers and bundles not accepted, by code.", ["code"], registry=registry
         )
@@ -36,3 +42,9 @@ class BundleMetrics:
     def count_refused(self, code: str) -> None:
         """One answer, bundle or statement was not accepted."""
         self._refused.labels(code).inc()
+
+
+def _transferred(statuses: Statuses, kind: str) -> float:
+    """The bytes of all last transfers of one kind."""
+    last = (one.transfer for one in statuses())
+    return float(sum(transfer.size_bytes for transfer in last if transfer is not None and transfer.kind == kind))

@@ -65,6 +65,7 @@ def _source_document(url: str, status: ClientStatus | None) -> dict[str, object]
     error = None
     if status.error_code is not None:
         error = {"code": status.error_code, "detail": status.error_detail, "at": _instant(status.error_at)}
+    transfer = status.transfer
     return {
         "url": url,
         "stated_at": _instant(status.issued_at),
@@ -72,6 +73,9 @@ def _source_document(url: str, status: ClientStatus | None) -> dict[str, object]
         "answered_at": _instant(status.answered_at),
         "failures": status.failures,
         "last_error": error,
+        "last_transfer": {"kind": transfer.kind, "bytes": transfer.size_bytes} if transfer is not None else None,
+        "deltas_refused": status.deltas_refused,
+        "last_delta_refusal": status.delta_refusal,
     }
 
 

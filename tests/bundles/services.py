@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,12 +56,19 @@ class Site:
         self.in_force: list[TrustedBundle] = []
         self.refuses_to_install: BundleError | None = None
         self.said: list[str] = []
+        self.steady = 0.0
         self.client = self.restarted()
 
     def restarted(self) -> BundleClient:
         """A gate process that begins on what is on disk."""
         self.guard = LeaseGuard(self.clocks.read, wall=lambda: self.clocks.wall, boot=lambda: self.clocks.boot)
-        parts = ClientParts(self.fetch, ClientFiles(self.folder), self.guard, self.highest, chance=lambda: 0.0)
+        files, began, moved = ClientFiles(self.folder), time.monotonic(), self.steady
+
+        def steady() -> float:
+            """Time that passes by itself, and by hand."""
+            return time.monotonic() - began + self.steady - moved
+
+        parts = ClientParts(self.fetch, files, self.guard, self.highest, chance=lambda: 0.0, steady=steady)
         self.client = BundleClient(ClientTrust(self.trust, self.freshness_keys), self.settings, parts)
         return self.client
 

@@ -70,6 +70,11 @@ async def test_answer_has_no_body_when_nothing_changed() -> None:
     assert (fetched.status, fetched.unverified_body) == (304, b"")
 
 
+async def test_answer_comes_whole_when_it_is_a_delta() -> None:
+    fetched = await asked(answering(HEAD.replace(b"200 OK", b"226 IM Used") + b"Content-Length: 3\r\n\r\nabc"))
+    assert (fetched.status, fetched.unverified_body) == (226, b"abc")
+
+
 async def test_body_of_an_error_is_not_read_when_it_would_never_end() -> None:
     async def failing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
         writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 99999999\r\n\r\n")

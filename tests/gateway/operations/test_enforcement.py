@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from bundles.client_protocol import ClientStatus
+from bundles.client_protocol import ClientStatus, Transfer
 from cli.init import starter_config
 from gateway.config import Document, load_config
 from gateway.operations.bundle_metrics import BundleMetrics
@@ -61,8 +62,18 @@ def test_enforcement_shows_lease_and_source_when_a_service_is_followed() -> None
         "answered_at": "2027-01-15T08:01:40.500+00:00",
         "failures": 0,
         "last_error": None,
+        "last_transfer": None,
+        "deltas_refused": 0,
+        "last_delta_refusal": None,
     }
     assert bundle["note"] is None
+
+
+def test_enforcement_shows_how_the_bundle_came_when_it_came_from_a_service() -> None:
+    status = replace(GOOD, transfer=Transfer("delta", 2_345), deltas_refused=1, delta_refusal="delta_expired")
+    source = shown(status, followed())["source"]
+    assert source["last_transfer"] == {"kind": "delta", "bytes": 2_345}
+    assert (source["deltas_refused"], source["last_delta_refusal"]) == (1, "delta_expired")
 
 
 def test_enforcement_shows_the_last_error_when_the_service_fails() -> None:
@@ -116,3 +127,12 @@ def test_bundle_metrics_show_the_worst_when(case: str) -> None:
     assert registry.get_sample_value("tidegate_bundle_failures") == failures
     assert registry.get_sample_value("tidegate_bundle_answered_timestamp_seconds") == answered
     assert registry.get_sample_value("tidegate_bundle_refused_total", {"code": "bundle_rollback"}) == 1
+
+
+def test_bundle_metrics_show_the_bytes_of_the_last_transfers_by_kind() -> None:
+    registry = CollectorRegistry()
+    whole, delta = replace(GOOD, transfer=Transfer("whole", 90_000)), replace(GOOD, transfer=Transfer("delta", 700))
+    BundleMetrics(registry, lambda: (GOOD, whole, delta, delta))
+    name = "tidegate_bundle_last_transfer_bytes"
+    assert registry.get_sample_value(name, {"kind": "whole"}) == 90_000
+    assert registry.get_sample_value(name, {"kind": "delta"}) == 1_400
