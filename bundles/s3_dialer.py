@@ -59,15 +59,19 @@ class S3Dialer:
         with _Watch(raw, deadline) as watch:
             connection = http.client.HTTPConnection(host, parts.port, timeout=self._timeout)
             try:
-                connection.sock = self._secured(raw, host, watch) if parts.scheme == "https" else raw
+                connection.sock = self._secured(raw, host) if parts.scheme == "https" else raw
                 target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
                 _send(connection, (method, target, _host(parts)), headers, body)
-                return self._answer(connection.getresponse(), host)
-            except (OSError, ValueError, http.client.HTTPException) as failed:
-                raise self._failed(host, failed, expired=watch.expired) from failed
+                with contextlib.closing(connection.getresponse()) as response:
+                    given = self._answer(response, host)
+            except (OSError, ValueError, http.client.HTTPException, StorageFault) as failed:
+                raise self._failed(host, failed, watch) from failed
             finally:
                 connection.close()
                 raw.close()
+        if watch.expired:  # What was cut off at the deadline can look like a whole answer.
+            raise self._late(host)
+        return given
 
     def _dialled(self, host: str, port: int) -> socket.socket:
         try:
@@ -80,25 +84,30 @@ class S3Dialer:
             detail = f"{host}:{port}: {failed.strerror or failed}; is the storage up, and storage.endpoint right?"
             raise StorageFault("storage_unreachable", detail, undone=True) from failed
 
-    def _secured(self, raw: socket.socket, host: str, watch: _Watch) -> ssl.SSLSocket:
+    def _secured(self, raw: socket.socket, host: str) -> ssl.SSLSocket:
         try:
             return self._tls.wrap_socket(raw, server_hostname=host)
         except ssl.SSLError as failed:
-            if watch.expired:
-                raise
             detail = f"{host}: TLS: {failed.reason}; a CA of your own goes into the system's store or SSL_CERT_FILE"
             raise StorageFault("storage_unreachable", detail, undone=True) from failed
 
-    def _failed(self, host: str, failed: Exception, *, expired: bool) -> StorageFault:
-        if expired or isinstance(failed, TimeoutError):
-            return StorageFault("storage_timeout", f"{host}: no whole answer in {self._timeout:g} s", undone=False)
+    def _failed(self, host: str, failed: Exception, watch: _Watch) -> StorageFault:
+        if watch.expired or isinstance(failed, TimeoutError):
+            return self._late(host)
+        if isinstance(failed, StorageFault):
+            return StorageFault(failed.code, failed.detail, undone=failed.undone)
         if isinstance(failed, OSError):
             return StorageFault("storage_unreachable", f"{host}: the connection broke: {failed}", undone=False)
-        return not_s3(host, f"{type(failed).__name__}")
+        return not_s3(host, type(failed).__name__)
+
+    def _late(self, host: str) -> StorageFault:
+        return StorageFault("storage_timeout", f"{host}: no whole answer in {self._timeout:g} s", undone=False)
 
     def _answer(self, response: http.client.HTTPResponse, host: str) -> Exchanged:
         limit = self._answer_max if response.status < 300 else ERROR_MAX_BYTES
         declared = response.length
+        if declared is None and not response.chunked:
+            raise not_s3(host, "it does not say how long it is")
         body = b"" if declared is not None and declared > limit else response.read(limit + 1)
         if len(body) > limit or (declared is not None and declared > limit):
             raise not_s3(host, f"it has more than {limit} bytes")
