@@ -29,7 +29,7 @@ from gateway.api.authzen_mapping import (
     KnownAction,
     MalformedQuestion,
     Question,
-    parse_evaluation,
+    parse_question,
 )
 from gateway.api.operations import CONNECTOR as GATE
 from gateway.approvals.digest import action_digest, chain_digest
@@ -143,9 +143,7 @@ def parse_submission(document: JsonValue, header_reason: str) -> Submission:
     unsupported = [name for name in _NOT_OFFERED if document.get(name)]
     if unsupported:
         raise MalformedQuestion(f"{unsupported[0]} is not offered: a request is about one denied question as it stands")
-    (question,) = parse_evaluation(document).questions
-    if not isinstance(question, Question):
-        raise MalformedQuestion("the request holds no question")
+    question = parse_question(document)
     denial = document.get("denial")
     if not isinstance(denial, dict):
         raise UnboundRequest("denial is no object")

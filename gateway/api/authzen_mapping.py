@@ -110,7 +110,12 @@ class KnownAction:
 
 def parse_evaluation(document: JsonValue) -> Asked:
     """The request of the Access Evaluation API. Raises `MalformedQuestion`."""
-    return Asked((_question(_object(document, "the body"), {}),))
+    return Asked((parse_question(document),))
+
+
+def parse_question(document: JsonValue) -> Question:
+    """The one question that a body holds. Raises `MalformedQuestion`."""
+    return _question(_object(document, "the body"), {})
 
 
 def parse_evaluations(document: JsonValue) -> Asked:
