@@ -19,12 +19,15 @@ from bundles.sequence import SequenceFile
 from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, JSON_OPTION, emit, fail, shown
 from cli.token import read_config
 from gateway.app import Gate, start_gate
+from gateway.approvals.render import rfc3339
 from gateway.assembly import build_assembly
 from gateway.bundle_settings import merged_bundle, remembered_as, trusted_bundle
 from gateway.config import ConfigError, Document, GatewayConfig, unsafe_findings
 from gateway.egress.dialer import UpstreamPools
 from gateway.errors import GateError, GateUnavailable
 from gateway.operations.enforcement import BundleState, InForce, enforcement
+from gateway.quarantine import Entry
+from gateway.quarantine_store import QuarantineStore
 from pdp.errors import PdpError
 
 if TYPE_CHECKING:
@@ -123,6 +126,18 @@ def policy_findings(uncovered_instances: Iterable[str]) -> list[Finding]:
     ]
 
 
+def quarantine_findings(quarantined: Entry | None) -> list[Finding]:
+    """Whether the bundle may not decide because OPA decided otherwise under it."""
+    if quarantined is None:
+        return []
+    return [
+        Finding(
+            f"the bundle is quarantined: OPA decided the call {quarantined.call} otherwise",
+            "put another bundle in force; or tidegate gateway release, once you know why",
+        )
+    ]
+
+
 def check_config(config: GatewayConfig) -> dict[str, Any]:
     """What the gate would enforce with this configuration, and what in it was hardly meant so.
 
@@ -145,7 +160,12 @@ def check_config(config: GatewayConfig) -> dict[str, Any]:
         return enforcement(in_force, assembly.plans, ())
 
     enforced = asyncio.run(build())
-    found = [*issuer_findings(config.document), *policy_findings(enforced["uncovered_instances"])]
+    quarantined = QuarantineStore.of(config).entries().get(merged.digest)
+    found = [
+        *issuer_findings(config.document),
+        *policy_findings(enforced["uncovered_instances"]),
+        *quarantine_findings(quarantined),
+    ]
     return {"config": config.effective(), "enforcement": enforced, "findings": [asdict(one) for one in found]}
 
 
@@ -160,6 +180,35 @@ def check(config: Path = CONFIG_OPTION, as_json: bool = JSON_OPTION) -> None:
     except GateError as error:
         fail(getattr(error, "code", "config_invalid"), str(error), as_json=as_json)
     emit(as_json, found, lambda console: _say(console, found))
+
+
+@app.command()
+def release(
+    bundle: str = typer.Argument("", help="The digest of a quarantined bundle; without one, they are listed."),
+    config: Path = CONFIG_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Let a bundle decide again that the cross-check with OPA took out of force; the gate does so from its next SIGHUP on."""
+    store = QuarantineStore.of(read_config(config, as_json=as_json))
+    try:
+        entries = store.entries()
+        if bundle:
+            if bundle not in entries:
+                fail("not_found", "this bundle is not quarantined", status=EXIT_REFUSED, as_json=as_json)
+            store.release(bundle)
+    except GateUnavailable as error:
+        fail(getattr(error, "code", "unavailable"), str(error), status=EXIT_UNAVAILABLE, as_json=as_json)
+    items = [{"bundle": digest, **asdict(entry)} for digest, entry in entries.items() if bundle in ("", digest)]
+    emit(as_json, {"released": bool(bundle), "items": items}, lambda console: _say_quarantine(console, items, bundle))
+
+
+def _say_quarantine(console: Console, items: list[dict[str, Any]], released: str) -> None:
+    for item in items:
+        console.print(f"{shown(item['bundle'])} since {rfc3339(item['at_ms'])}, call {shown(item['call'])}")
+    if released:
+        console.print("released; send the gate SIGHUP")
+    elif not items:
+        console.print("no bundle is quarantined")
 
 
 def _say(console: Console, found: dict[str, Any]) -> None:

@@ -32,12 +32,12 @@ from gateway.errors import GateError
 from gateway.store.answers import AnswerBroken
 from gateway.store.port import StoreUnavailable
 from gateway.store.sealing import SealBroken
-from pdp.aside import NO_ANSWER, AsidePolicy
+from pdp.aside import AsidePolicy
+from pdp.decided import NO_ANSWER, REFUSED_BY
 from pdp.decision_document import comparable
 from pdp.errors import PdpError
 from pdp.explain import explain as explain_by_opa
 from pdp.explain import nearly_held, rule_document
-from pdp.prepared import REFUSED_BY
 from pdp.replay import Recorded, kind_of, read_recorded, summary_of
 
 if TYPE_CHECKING:

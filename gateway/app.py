@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from time import time
@@ -31,6 +31,7 @@ from gateway.bundle_set import BundleSet
 from gateway.bundle_settings import merged_bundle, remembered_as
 from gateway.config import ConfigError, GatewayConfig, load_config
 from gateway.connectors.tickets import TicketBook
+from gateway.cross_checking import CrossChecker, CrossCheckParts
 from gateway.edge.server import RunningServer, start_server
 from gateway.egress.dialer import UpstreamPools
 from gateway.envoy.opening import open_door
@@ -47,7 +48,10 @@ from gateway.operations.bundle_metrics import BundleMetrics
 from gateway.operations.listener import MetricsListener
 from gateway.operations.log import EVENT_GATE, LineLog
 from gateway.operations.metrics import Metrics
+from gateway.policy_loading import PolicyLoader
 from gateway.proxying import CallRunner
+from gateway.quarantine_store import QuarantineStore
+from gateway.quarantining import OPERATOR_LOG, Quarantine
 from gateway.running import Running
 from gateway.shadowing import ShadowRunner
 from gateway.store.keyfile import read_key_file
@@ -65,7 +69,6 @@ from pdp.wasm.host import WasmEngine
 if TYPE_CHECKING:
     from gateway.envoy.server import RunningDoor
 
-OPERATOR_LOG = ("_gate", "_operations")
 COLLECTOR_THRESHOLDS = (20_000, 50, 100)
 """Net new objects before a young, a middle and a full collection."""
 
@@ -84,14 +87,14 @@ class Gate:
         sequence: SequenceFile,
         config_path: Path | None,
         bundles: BundleSet,
-        engine: PolicyEngine | OpaServerEngine,
+        loader: PolicyLoader,
     ) -> None:
         self._running = running
         self._log = log
         self._sequence = sequence
         self._config_path = config_path
         self._bundles = bundles
-        self._engine = engine
+        self._loader = loader
         self._recorded: dict[str, str] = {}
         running.bundles = bundles.states
         self._bundle_metrics: BundleMetrics | None = None
@@ -186,7 +189,7 @@ class Gate:
         try:
             active = services.policy.current()
             if active is None or active.bundle.digest != merged.digest:
-                await load_policy(services.policy, self._engine, merged, bundles[config.document.full_bundle.name])
+                await self._loader.load(merged, bundles[config.document.full_bundle.name])
             await self.record_bundles(bundles)
         except BaseException:
             await fresh.keys.close()
@@ -198,6 +201,8 @@ class Gate:
         await old.keys.close()
         if self._running.shadow is not None:
             await self._running.shadow.configure(config, bundles)
+        if self._running.cross_check is not None:
+            await self._running.cross_check.configure(config, merged)
 
     async def _install(self, name: str, bundle: TrustedBundle) -> None:
         """Put a bundle in force that its follower brought. Raises `BundleError`; then the old one stays."""
@@ -225,6 +230,14 @@ class Gate:
         shadow = ShadowRunner(services.writer, services.metrics.registry, services.watch, self._say_shadow_fault)
         self._running.shadow = shadow
         await shadow.configure(self._running.assembly.config, bundles)
+
+    async def begin_cross_check(self, merged: TrustedBundle) -> None:
+        """Put decisions to OPA as well from now on, as the configuration says."""
+        services, quarantine = self._running.services, self._loader.quarantine
+        registry, said = services.metrics.registry, _says(self._log)
+        parts = CrossCheckParts(services.writer, registry, services.watch, quarantine, said)
+        self._running.cross_check = CrossChecker(parts)
+        await self._running.cross_check.configure(self._running.assembly.config, merged)
 
     def _say_shadow_fault(self, code: str, detail: str) -> None:
         self._log.line(EVENT_GATE, {"what": "shadow_refused", "code": code, "error": detail})
@@ -270,6 +283,8 @@ class Gate:
         services = self._running.services
         if self._running.shadow is not None:
             await self._running.shadow.close()
+        if self._running.cross_check is not None:
+            await self._running.cross_check.close()
         await services.pools.close()
         await self._running.assembly.keys.close()
         await services.policy.close()
@@ -289,20 +304,6 @@ async def _highest(store: Store, sequence: SequenceFile, configured: Bundle) -> 
     except StoreUnavailable:
         return kept
     return max(kept, stored)
-
-
-async def load_policy(
-    policy: PolicyPlane, engine: PolicyEngine | OpaServerEngine, merged: TrustedBundle, full: TrustedBundle
-) -> None:
-    """Put `merged` in force; raises `PdpError`, and the old one stays.
-
-    The probes of the full bundle were recorded without the data of others, so they are run on it alone first.
-    """
-    if merged.digest != full.digest:
-        trial = PolicyPlane(engine)
-        await trial.load(full)
-        await trial.close()
-    await policy.load(merged)
 
 
 def _engine(config: GatewayConfig, cache_key: bytes) -> PolicyEngine | OpaServerEngine:
@@ -391,42 +392,27 @@ async def _started(
     await bundles.begin(config)
     engine = await asyncio.to_thread(_engine, config, keys.key("_gate", "record-hmac"))
     policy = PolicyPlane(engine, lease=bundles.holds)
-    merged = await _first_policy(config, policy, engine, bundles)
+    loader = PolicyLoader(policy, engine, Quarantine(QuarantineStore.of(config), policy, writer, _says(lines)))
+    merged = await loader.first(config, bundles)
     services = _services(config, (store, writer), policy, keys, pools, lines)
     assembly: Assembly = await asyncio.to_thread(build_assembly, config, merged, services.pools)
     await assembly.keys.start()
     await services.switches.refresh(store)
     services.metrics.bound_labels(assembly.labels)
     services.metrics.bundle_sequence.set(merged.sequence)
-    gate = Gate(Running(services, keys, assembly, time()), lines, sequence, config_path, bundles, engine)
+    gate = Gate(Running(services, keys, assembly, time()), lines, sequence, config_path, bundles, loader)
     await gate.record_bundles(bundles.bundles())
     await bundles.in_force()
     await gate.begin_shadow(bundles.bundles())
-    started = {"what": "started", "bundle": merged.revision, "engine": policy_name(policy), "unknown": unknown}
+    await gate.begin_cross_check(merged)
+    started = {"what": "started", "bundle": merged.revision, "engine": loader.engine_name, "unknown": unknown}
     lines.line(EVENT_GATE, started)
     return gate
 
 
-async def _first_policy(
-    config: GatewayConfig, policy: PolicyPlane, engine: PolicyEngine | OpaServerEngine, bundles: BundleSet
-) -> TrustedBundle:
-    """Put the first rulebook in force: where bundles kept on disk no longer can be, those that the services have instead."""
-    full = config.document.full_bundle.name
-    merged = merged_bundle(config, bundles.bundles())
-    try:
-        await load_policy(policy, engine, merged, bundles.bundles()[full])
-    except PdpError:
-        if not await bundles.refetched():
-            raise
-        merged = merged_bundle(config, bundles.bundles())
-        await load_policy(policy, engine, merged, bundles.bundles()[full])
-    return merged
-
-
-def policy_name(policy: PolicyPlane) -> str | None:
-    """The engine that answers, if a bundle is in force."""
-    active = policy.current()
-    return active.engine if active is not None else None
+def _says(lines: LineLog) -> Callable[[str, dict[str, object]], None]:
+    """Takes what happened and what is known of it for the log."""
+    return lambda what, fields: lines.line(EVENT_GATE, {"what": what, **fields})
 
 
 def _services(

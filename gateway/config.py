@@ -21,7 +21,7 @@ from gateway.bundle_config import Bundle, check_bundles
 from gateway.envoy.settings import ExtAuthz
 from gateway.export.settings import DecisionLog, check_decision_logs
 from gateway.hosts import own_hosts, with_port
-from gateway.policy_settings import Records, Shadow
+from gateway.policy_settings import CrossCheck, Records, Shadow
 
 ENVIRONMENT_PREFIX = "TIDEGATE_CONFIG__"
 CONFIG_MAX_BYTES = 1 << 20
@@ -215,6 +215,7 @@ class Document(_Section):
     ledger: LedgerKeys = LedgerKeys()
     records: Records = Records()
     shadow: Shadow | None = None
+    cross_check: CrossCheck | None = None
     decision_logs: list[DecisionLog] = []
     instances: dict[str, Instance] = {}
 
@@ -231,6 +232,10 @@ class Document(_Section):
                 raise ValueError(f'bundles.{bundle.name}: tenants "*" only beside a development issuer')
         check_decision_logs(self.decision_logs, development=development)
         check_bundles(self.bundles, development=development, is_embedded=self.engine == "wasm")
+        if self.cross_check is not None and (self.engine != "wasm" or len(self.bundles) > 1):
+            raise ValueError(
+                "cross_check compares engine: wasm with one bundle, as an OPA server holds it, without data bundles"
+            )
         if not self.store.startswith("sqlite:///"):
             raise ValueError("store must be sqlite:///PATH in this version")
         return self

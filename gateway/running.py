@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from bundles.canonical import JsonValue
 from gateway.assembly import Assembly
+from gateway.cross_checking import CrossChecker
 from gateway.flow.services import Services
 from gateway.operations.enforcement import BundleState
 from gateway.shadowing import ShadowRunner
@@ -32,6 +33,8 @@ class Running:
     """Held while recorded calls are decided again, which is done once at a time."""
     shadow: ShadowRunner | None = None
     """What decisions are compared with, from when the gate has started."""
+    cross_check: CrossChecker | None = None
+    """Who puts decisions to OPA as well, from when the gate has started."""
 
     def chains(self) -> dict[str, JsonValue]:
         """The approval chains of the bundle in force."""

@@ -1,8 +1,8 @@
-"""What is done with a call's decision besides enforcing it: its question is kept, or put to a shadow bundle too.
+"""What is done with a call's decision besides enforcing it: its question is kept, or put to a shadow bundle or to OPA too.
 
-Guarantees: with neither configured nothing is done and nothing is paid but one look; neither can change, delay or fail a
+Guarantees: with none of it configured nothing is done and nothing is paid but one look; none can change, delay or fail a
 decision. What is kept lives and dies with the call's next record. Leaves sealing to the store, comparing to
-`gateway.shadowing`.
+`gateway.shadowing` and `gateway.cross_checking`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Asked(NamedTuple):
     decided: Decided
 
 
-class ShadowPort(Protocol):
-    """Whoever compares decisions with another bundle's."""
+class ComparingPort(Protocol):
+    """Whoever compares decisions with another bundle's or another engine's."""
 
     def offer(self, question: PolicyInput, decided: Decided) -> None:
         """Take a question that was answered, or drop and count it. Never waits, never raises."""
@@ -34,24 +34,35 @@ class ShadowPort(Protocol):
 class DecisionWatch:
     """Set up by the gate when a configuration comes into force; asked by the driver of each call."""
 
-    __slots__ = ("_keep_seconds", "_shadow", "active")
+    __slots__ = ("_cross_check", "_keep_seconds", "_shadow", "active")
 
     def __init__(self) -> None:
         self._keep_seconds = 0
-        self._shadow: ShadowPort | None = None
+        self._shadow: ComparingPort | None = None
+        self._cross_check: ComparingPort | None = None
         self.active = False
         """Whether there is anything to do."""
 
-    def configure(self, *, keep_seconds: int, shadow: ShadowPort | None) -> None:
+    def configure(self, *, keep_seconds: int, shadow: ComparingPort | None) -> None:
         """Keep questions for `keep_seconds` (0: not at all), offer each to `shadow` if there is one."""
         self._keep_seconds = keep_seconds
         self._shadow = shadow
-        self.active = keep_seconds > 0 or shadow is not None
+        self._decide_active()
+
+    def compare(self, cross_check: ComparingPort | None) -> None:
+        """Offer each question to `cross_check` if there is one."""
+        self._cross_check = cross_check
+        self._decide_active()
+
+    def _decide_active(self) -> None:
+        self.active = self._keep_seconds > 0 or self._shadow is not None or self._cross_check is not None
 
     def asked(self, question: PolicyInput, decided: Decided) -> Asked | None:
         """Note a decision; gives what is to be kept with the call's next record, if anything is."""
         if self._shadow is not None:
             self._shadow.offer(question, decided)
+        if self._cross_check is not None:
+            self._cross_check.offer(question, decided)
         return Asked(question, decided) if self._keep_seconds > 0 else None
 
     def kept(self, asked: Asked, draft: RecordDraft) -> tuple[KeepInput, ...]:

@@ -7,18 +7,15 @@ to seconds. Leaves to whoever calls whether the bundle's signature was checked.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from pdp.decided import NO_ANSWER, REFUSED_BY
 from pdp.documents import Decision, Effect, Reason, parse_decision
 from pdp.errors import DecisionRefused, EngineFailed
-from pdp.prepared import REFUSED_BY
 from pdp.wasm.host import WasmEngine
 
 if TYPE_CHECKING:
     from bundles.content import BundleContent
-
-NO_ANSWER: Final = "tidegate.engine"
-"""The rule that a denial names when the engine gave no answer."""
 
 
 class AsidePolicy:

@@ -6,11 +6,17 @@ Guarantees nothing beyond their shape. Leaves making them to ``pdp.prepared``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from bundles.trusted_set import TrustedBundle
     from pdp.documents import Decision
+
+
+REFUSED_BY: Final = "tidegate.decision_document"
+"""The rule that a denial names when the policy's answer does not count."""
+NO_ANSWER: Final = "tidegate.engine"
+"""The rule that a denial names when the engine gave no answer."""
 
 
 class Decided(NamedTuple):

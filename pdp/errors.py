@@ -26,6 +26,18 @@ class EngineFailed(PdpError):
     code = "engine_failed"
 
 
+class EngineUndefined(EngineFailed):
+    """It was asked in order and has no decision: the rule is undefined."""
+
+
+class EngineErred(EngineFailed):
+    """It could not evaluate the question."""
+
+
+class EngineBehind(EngineFailed):
+    """It holds another revision than the one that is trusted."""
+
+
 class PolicyUnavailable(PdpError):
     """There is no policy to ask."""
 

@@ -23,7 +23,7 @@ from opa_client.opa_async import AsyncOpaClient
 
 from pdp.circuit import Circuit
 from pdp.engine import ENTRYPOINT
-from pdp.errors import EngineFailed, PdpError
+from pdp.errors import EngineBehind, EngineErred, EngineFailed, EngineUndefined, PdpError
 from pdp.prepared import Answer
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ DEADLINE_SECONDS = 1.0
 ANSWER_MAX_BYTES = 2 << 20
 CONNECTIONS_MAX_COUNT = 64
 KEEPALIVE_SECONDS = 15.0
+_NOTHING = "tidegate/nothing"
+"""A path that no bundle defines: its answer says the revision and no more."""
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
@@ -107,6 +109,10 @@ class OpaServerPolicy:
         self._circuit.answered()
         return _read(raw, self._revision)
 
+    async def confirm(self) -> None:
+        """Raise ``EngineBehind`` unless the server holds the trusted revision now; ``EngineFailed`` if it does not answer."""
+        _checked(await self._client.ask(_NOTHING, b"{}"), self._revision)
+
     async def close(self) -> None:
         """Wait for the questions under way, each of which has a deadline, then disconnect."""
         await self._idle.wait()
@@ -149,6 +155,8 @@ class _Client(AsyncOpaClient):  # type: ignore[misc]  # the library carries no t
         body = b'{"input":' + input_bytes + b"}"
         try:
             async with self._request("POST", url, data=body, headers=_HEADERS, allow_redirects=False) as response:
+                if response.status == 500:
+                    raise EngineErred("the policy server answered 500")
                 if response.status != 200:
                     raise EngineFailed(f"the policy server answered {response.status}")
                 if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -195,6 +203,15 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
 
 def _read(raw: bytes, revision: str) -> Answer:
     """The result of an answer, if it is one, of the trusted revision."""
+    answer = _checked(raw, revision)
+    if "result" not in answer:
+        raise EngineUndefined("the decision is undefined")
+    decision_id = answer.get("decision_id")
+    return Answer(orjson.dumps(answer["result"]), decision_id if isinstance(decision_id, str) else None)
+
+
+def _checked(raw: bytes, revision: str) -> dict[str, Any]:
+    """An answer of the trusted revision."""
     try:
         answer: Any = orjson.loads(raw)
     except orjson.JSONDecodeError as refused:
@@ -203,11 +220,8 @@ def _read(raw: bytes, revision: str) -> Answer:
         raise EngineFailed("the policy server's answer is not an object")
     held = _revisions(answer.get("provenance"))
     if held != {revision}:
-        raise EngineFailed(f"the policy server holds the revisions {sorted(held)}, {revision!r} is trusted")
-    if "result" not in answer:
-        raise EngineFailed("the decision is undefined")
-    decision_id = answer.get("decision_id")
-    return Answer(orjson.dumps(answer["result"]), decision_id if isinstance(decision_id, str) else None)
+        raise EngineBehind(f"the policy server holds the revisions {sorted(held)}, {revision!r} is trusted")
+    return answer
 
 
 def _revisions(provenance: object) -> set[str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from pdp.decided import ActiveBundle, Decided
+from pdp.decided import REFUSED_BY, ActiveBundle, Decided
 from pdp.decision_cache import DecisionCache, Instant, asks_for_caching, cache_seconds_of, question_key
 from pdp.documents import Decision, Effect, PolicyInput, Reason, encode_document, encode_input, parse_decision
 from pdp.errors import (
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from bundles.trusted_set import TrustedBundle
     from pdp.engine import PolicyEngine, PreparedPolicy
 
-REFUSED_BY = "tidegate.decision_document"
-"""The rule that a denial names when the policy's answer does not count."""
 READ_MAX_COUNT = 1_024
 READ_MAX_BYTES = 4_096
 """How many decision documents are remembered with what they say, and how long each may be."""
@@ -161,6 +159,15 @@ class PolicyPlane:
     def may_decide(self) -> bool:
         """Whether a question could be answered now: a bundle is in force that neither expired nor lost its lease."""
         return self._in_force is not None and self._is_stale(self._in_force) is None
+
+    async def withdraw(self, bundle_digest: str) -> bool:
+        """Decide with that bundle no more from this moment on; whether it was in force."""
+        force = self._in_force
+        if force is None or force.active.bundle.digest != bundle_digest:
+            return False
+        self._in_force = None
+        await force.policy.close()
+        return True
 
     async def close(self) -> None:
         """Free the policy in force; afterwards every question raises ``PolicyUnavailable``."""

@@ -144,11 +144,12 @@ class Router:
             raise refusal("method_not_allowed", "only GET is allowed here")
         await authorize(self.running, exchange, "enforcement.read")
         assembly, services = self.running.assembly, self.running.services
-        active = services.policy.current()
+        active, cross_check = services.policy.current(), self.running.cross_check
         document = enforcement(
             InForce(self.running.bundles(), active.engine if active is not None else None),
             assembly.plans,
             services.switches.of(exchange.subject.tenant),
             exchange.subject,
+            cross_check.document() if cross_check is not None else None,
         )
         return answer(document)

@@ -1,4 +1,4 @@
-"""``GET /v1/shadow``: what the shadow bundle would have decided differently about the caller's tenant and workspace.
+"""``GET /v1/shadow``: what the shadow bundle, or OPA, would have decided differently about the caller's tenant and workspace.
 
 Guarantees: only the caller's own log is read; no argument of a call is shown. The list is newest first; ``?kind=`` asks
 for one kind.
@@ -15,6 +15,7 @@ from bundles.canonical import JsonValue
 from gateway.api.exchange import ApiExchange, answer
 from gateway.api.management import authorize
 from gateway.approvals.render import rfc3339
+from gateway.cross_checking import KIND
 from gateway.edge.answer import Answer
 from gateway.edge.problem import refusal
 from gateway.running import Running
@@ -23,7 +24,7 @@ from gateway.store.port import DifferenceRow
 from pdp.replay import Kind
 
 PAGE_ITEMS: Final = 100
-KINDS: Final = frozenset({Kind.LOOSENING.value, Kind.TIGHTENING.value, Kind.CHANGED.value})
+KINDS: Final = frozenset({Kind.LOOSENING.value, Kind.TIGHTENING.value, Kind.CHANGED.value, KIND})
 _CURSOR = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -48,6 +49,8 @@ async def handle(running: Running, exchange: ApiExchange) -> Answer:
     }
     if running.shadow is not None:
         document |= _status(running.shadow.status(exchange.subject.tenant))
+    if running.cross_check is not None:
+        document["cross_check"] = running.cross_check.document()
     return answer(document)
 
 

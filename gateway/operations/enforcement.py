@@ -89,6 +89,7 @@ def enforcement(
     plans: Mapping[str, InstancePlan],
     switches: Iterable[SwitchRow],
     subject: Subject | None = None,
+    cross_check: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """The whole answer; with a `subject` only the instances it may use are listed."""
     bundle, engine = in_force.bundle, in_force.engine
@@ -106,6 +107,7 @@ def enforcement(
             for plan in shown
         ],
         "switches": [{"scope": row.scope, "reason": row.reason} for row in switches],
+        "cross_check": cross_check,
         "uncovered_instances": [plan.name for plan in shown if not _covered(plan, bundle)],
         "not_enforced_yet": ["REQUIRE_STEP_UP", "THROTTLE", "ROUTE", "budget", "redact", "response", "placement"],
     }

@@ -91,10 +91,12 @@ PURE: frozenset[str] = frozenset(
     gateway.ledger.record
     gateway.ledger.verify
     gateway.operations.bundle_metrics
+    gateway.operations.cross_check_metrics
     gateway.operations.enforcement
     gateway.operations.metrics
     gateway.operations.shadow_metrics
     gateway.policy_settings
+    gateway.quarantine
     gateway.simulation
     gateway.store.answers
     gateway.store.contexts
@@ -104,6 +106,7 @@ PURE: frozenset[str] = frozenset(
     pdp.bundle_frames
     pdp.circuit
     pdp.coverage
+    pdp.cross_check
     pdp.decided
     pdp.decision_cache
     pdp.decision_document
@@ -186,6 +189,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.bundle_settings
     gateway.bundle_source
     gateway.connectors.credentials
+    gateway.cross_checking
     gateway.edge.answer
     gateway.edge.body
     gateway.edge.jwks
@@ -209,7 +213,10 @@ SHELL: frozenset[str] = frozenset(
     gateway.ledger.writer
     gateway.operations.listener
     gateway.operations.log
+    gateway.policy_loading
     gateway.proxying
+    gateway.quarantine_store
+    gateway.quarantining
     gateway.replaying
     gateway.running
     gateway.shadowing

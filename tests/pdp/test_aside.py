@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bundles.trusted_set import TrustedBundle
-from pdp.aside import NO_ANSWER, AsidePolicy
+from pdp.aside import AsidePolicy
+from pdp.decided import NO_ANSWER, REFUSED_BY
 from pdp.documents import Effect, encode_input
 from pdp.errors import PolicyRefused
-from pdp.prepared import REFUSED_BY
 from tests.pdp.parts import QUESTION, bundle_of, compile_rego, in_environment
 
 

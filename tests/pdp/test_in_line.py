@@ -7,10 +7,10 @@ from hashlib import sha256
 
 import pytest
 
-from pdp.decided import Decided
+from pdp.decided import REFUSED_BY, Decided
 from pdp.documents import Effect, encode_input
 from pdp.errors import EngineFailed, InputRefused, PolicyUnavailable
-from pdp.prepared import READ_MAX_BYTES, READ_MAX_COUNT, REFUSED_BY
+from pdp.prepared import READ_MAX_BYTES, READ_MAX_COUNT
 from tests.pdp.parts import ALLOW, QUESTION, asked
 from tests.pdp.test_prepared import DENY, Simulated, loaded, revision
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from bundles.trusted_set import Probe, TrustedBundle
+from pdp.decided import REFUSED_BY
 from pdp.documents import Effect, encode_input
 from pdp.errors import EngineFailed, InputRefused, PdpError, PolicyRefused, PolicyStale, PolicyUnavailable
-from pdp.prepared import REFUSED_BY, Answer, PolicyPlane
+from pdp.prepared import Answer, PolicyPlane
 from pdp.probes import PROBES_MAX_COUNT
 from pdp.wasm.host import WasmEngine
 from tests.pdp.parts import ALLOW, QUESTION, RULES, asked, bundle_of, compile_rego, in_environment
