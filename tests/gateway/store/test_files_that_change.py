@@ -1,0 +1,114 @@
+"""A file that is replaced while a batch is being written, before a pause, or by another version: nothing is promised."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.ledger.record import Appended, freeze
+from gateway.store.guard_driver import DiskRoom
+from gateway.store.port import BatchItem, StoreUnavailable
+from gateway.store.schema import SCHEMA_VERSION
+from gateway.store.sqlite import SqliteAppender
+from tests.gateway.store.build import AMPLE, KEYS, LOG, START, draft
+
+
+class _Disturbed:
+    """A clock and a disk gauge, each of which does something once when it is read."""
+
+    def __init__(self) -> None:
+        self.at_clock: Callable[[], None] | None = None
+        self.free = AMPLE
+
+    def clock(self) -> int:
+        disturb, self.at_clock = self.at_clock, None
+        if disturb is not None:
+            disturb()
+        return START
+
+    def room(self, _directory: Path) -> DiskRoom:
+        return self.free
+
+
+@pytest.fixture
+def world() -> _Disturbed:
+    return _Disturbed()
+
+
+@pytest.fixture
+def appender(tmp_path: Path, world: _Disturbed) -> Iterator[SqliteAppender]:
+    made = SqliteAppender(tmp_path / "tidegate.db", keys=KEYS, clock=world.clock, room=world.room)
+    made.open_writer()
+    yield made
+    made.close_writer()
+
+
+def _item() -> BatchItem:
+    return BatchItem(freeze(draft(), node="n1"), ())
+
+
+def _code(act: Callable[[], object]) -> str:
+    with pytest.raises(StoreUnavailable) as caught:
+        act()
+    return caught.value.code
+
+
+def _append(appender: SqliteAppender) -> Appended:
+    (result,) = appender.append_batch([_item()])
+    assert isinstance(result, Appended)
+    return result
+
+
+def test_batch_is_not_acknowledged_when_the_file_is_replaced_while_it_is_written(
+    appender: SqliteAppender, world: _Disturbed, tmp_path: Path
+) -> None:
+    path = tmp_path / "tidegate.db"
+    world.at_clock = lambda: os.rename(path, tmp_path / "moved.db")
+    assert _code(lambda: appender.append_batch([_item()])) == "store_replaced"
+
+
+def test_batch_is_not_acknowledged_when_the_file_gets_a_second_name_while_it_is_written(
+    appender: SqliteAppender, world: _Disturbed, tmp_path: Path
+) -> None:
+    world.at_clock = lambda: os.link(tmp_path / "tidegate.db", tmp_path / "twin.db")
+    assert _code(lambda: appender.append_batch([_item()])) == "store_replaced"
+
+
+def test_store_is_found_replaced_while_nothing_is_written(appender: SqliteAppender, tmp_path: Path) -> None:
+    path, moved = tmp_path / "tidegate.db", tmp_path / "moved.db"
+    appender.tidy()
+    os.rename(path, moved)
+    assert _code(appender.tidy) == "store_replaced"
+    path.write_bytes(moved.read_bytes())
+    assert _code(appender.tidy) == "store_replaced"
+    os.replace(moved, path)
+    appender.tidy()
+
+
+def test_store_is_found_low_while_nothing_is_written(appender: SqliteAppender, world: _Disturbed) -> None:
+    world.free = DiskRoom(0, 1000)
+    assert _code(appender.tidy) == "disk_low"
+    world.free = AMPLE
+    appender.tidy()
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1], ids=["an earlier", "a later"])
+def test_store_does_not_open_when_its_schema_is_of(version: int, tmp_path: Path, world: _Disturbed) -> None:
+    path = tmp_path / "tidegate.db"
+    made = SqliteAppender(path, keys=KEYS, clock=world.clock, room=world.room)
+    made.open_writer()
+    assert _append(made).log == LOG
+    made.close_writer()
+    changed = sqlite3.connect(path)
+    changed.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (version,))
+    changed.commit()
+    changed.close()
+    again = SqliteAppender(path, keys=KEYS, clock=world.clock, room=world.room)
+    with pytest.raises(StoreUnavailable) as caught:
+        again.open_writer()
+    again.close_writer()
+    assert (caught.value.code, caught.value.fatal) == ("store_version", True)
