@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from cli.approvals import _table
+from cli.approvals import _detail, _table
 
 ID = "0123456789abcdef0123456789abcdef"
 ITEM = {
@@ -41,3 +41,33 @@ def test_list_keeps_the_whole_text_of_other_columns_when_it_folds_them() -> None
 
 def test_list_says_so_when_nothing_waits() -> None:
     assert _printed(80, []) == "nothing waits for approval\n"
+
+
+REQUEST = {
+    **ITEM,
+    "kind": "access_request",
+    "resource": {"type": "document", "id": "q4\u202e"},
+    "arguments": {"subject": {"type": "user", "id": "ann"}},
+    "action_digest": "sha256:00",
+}
+
+
+def test_list_says_who_would_get_what_when_it_is_an_access_request() -> None:
+    cells = [line.split("│") for line in _printed(200, [REQUEST]).splitlines() if line.startswith("│")]
+    words = [row[2].strip() for row in cells]
+    assert words == ["access request", "user ann asks for servicenow.incident.update on document q4\\u{202e}"]
+
+
+def test_detail_says_that_approving_releases_no_call_when_it_is_an_access_request() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=400, highlight=False, soft_wrap=True)
+    _detail(console, REQUEST)
+    first = stream.getvalue().splitlines()[0]
+    assert first.startswith("access request: user ann asks for servicenow.incident.update on document q4\\u{202e}. ")
+    assert "releases no call" in first
+
+
+def test_detail_is_that_of_a_call_when_no_kind_is_said() -> None:
+    stream = io.StringIO()
+    _detail(Console(file=stream, width=400), {**ITEM, "action_digest": "sha256:00"})
+    assert "access request" not in stream.getvalue()
