@@ -61,6 +61,16 @@ def read_archive(raw: bytes, limits: ArchiveLimits | None = None) -> dict[str, b
     return files
 
 
+def unpacks_beyond(raw: bytes, size_bytes: int) -> bool:
+    """Whether an archive unpacks to more than ``size_bytes``; bytes that are no archive do not. Costs one such step."""
+    if len(raw) > size_bytes:
+        return True
+    try:
+        return len(zlib.decompressobj(wbits=31).decompress(raw, size_bytes + 1)) > size_bytes
+    except zlib.error:
+        return False
+
+
 def write_archive(files: Mapping[str, bytes]) -> bytes:
     """Pack ``files`` so that the same files always give the same bytes (sorted, no times, no owners)."""
     out = bytearray()

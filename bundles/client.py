@@ -35,7 +35,7 @@ from bundles.errors import BundleError, BundleRefused, BundleUnavailable
 from bundles.freshness import BundleIdentity, FreshnessStatement, verify_statement
 from bundles.lease import Lease, highest_wall_of, restored
 from bundles.service_protocol import DELTA_STATUS
-from bundles.trusted_set import TrustedBundle, verify_bundle
+from bundles.trusted_set import TrustedBundle, VerifyBundle, verify_bundle
 
 OBSERVE_SECONDS: Final = 10.0
 """How often the wall time is remembered on disk while a lease holds."""
@@ -46,7 +46,7 @@ Install = Callable[[TrustedBundle], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class ClientParts:
-    """What a client works with."""
+    """What a client works with; ``verify`` is called in threads."""
 
     fetch: Fetch
     files: ClientFiles
@@ -54,6 +54,7 @@ class ClientParts:
     highest: Callable[[], Awaitable[int]]
     chance: Callable[[], float] = random.random
     steady: Callable[[], float] = time.monotonic
+    verify: VerifyBundle = verify_bundle
 
 
 class BundleClient:
@@ -172,11 +173,10 @@ class BundleClient:
 
     async def commit(self, offer: Offer) -> None:
         """The bundle of ``offer`` is in force: keep it and begin its lease."""
-        self._held = offer.statement.bundle
+        self._held, self._transfer = offer.statement.bundle, offer.transfer
         await asyncio.to_thread(self._parts.files.keep_bundle, offer.archive, offer.cosignatures)
         await self._arm(offer.statement)
         self._ask_whole = False
-        self._transfer = offer.transfer
 
     # -- one question -------------------------------------------------------------------------------------------------
 
@@ -244,7 +244,8 @@ class BundleClient:
 
     def _trusted(self, archive: bytes, cosignatures: bytes | None, highest: int) -> TrustedBundle:
         now = int(self._parts.guard.clocks().wall_seconds)
-        return verify_bundle(archive, self._trust.bundle, now=now, highest_sequence=highest, cosignatures=cosignatures)
+        verify, trust = self._parts.verify, self._trust.bundle
+        return verify(archive, trust, now=now, highest_sequence=highest, cosignatures=cosignatures)
 
     def _verified(self, token: str, about: BundleIdentity) -> FreshnessStatement:
         now = self._parts.guard.clocks().wall_seconds

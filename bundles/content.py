@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bundles.canonical import JsonValue
@@ -39,7 +39,11 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class BundleContent:
-    """The parsed content of a bundle, before or after signing."""
+    """The parsed content of a bundle, before or after signing.
+
+    ``texts`` is data that only an engine reads, as that engine's own JSON text by top-level name; no name stands in both
+    it and ``data``. Only a bundle that was checked in a process of its own has any.
+    """
 
     revision: str
     manifest: dict[str, JsonValue]
@@ -50,6 +54,7 @@ class BundleContent:
     profile: str | None
     entrypoints: tuple[str, ...]
     cacheable: bool
+    texts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def read_content(files: Mapping[str, bytes]) -> BundleContent:

@@ -50,20 +50,23 @@ def merge_bundles(full: TrustedBundle, parts: Mapping[str, DataBundle]) -> Trust
         return full
     owned = _owned(full)
     data: dict[str, JsonValue] = dict(full.data)
+    texts: dict[str, bytes] = dict(full.texts)
     digests: dict[str, JsonValue] = {full.name: full.digest}
     ends = [full.expires_at]
     for name, part in sorted(parts.items()):
         check_data_only(part)
-        for root, value in part.bundle.data.items():
-            if root in owned or root in data:
+        for root in (*part.bundle.data, *part.bundle.texts):
+            if root in owned or root in data or root in texts:
                 raise BundleRefused("bundle_data_overlap", f"{name}: {root!r} is another bundle's")
-            data[root] = value
+        data.update(part.bundle.data)
+        texts.update(part.bundle.texts)
         digests[name] = part.bundle.digest
         ends.append(part.bundle.expires_at)
     limited = [end for end in ends if end is not None]
     return replace(
         full,
         data=data,
+        texts=texts,
         probes=(),
         digest=f"sha256:{sha256_hex(canonical_json(digests))}",
         expires_at=min(limited) if limited else None,
@@ -75,7 +78,8 @@ def check_data_only(part: DataBundle) -> None:
     bundle = part.bundle
     if bundle.rego or bundle.wasm is not None or bundle.probes:
         raise BundleRefused("bundle_not_data_only", f"{bundle.name} carries rules, a module or probes")
-    foreign = (set(bundle.data) | {root.partition("/")[0] for root in roots_of(bundle.manifest)}) - part.roots
+    given = bundle.data.keys() | bundle.texts.keys()
+    foreign = (given | {root.partition("/")[0] for root in roots_of(bundle.manifest)}) - part.roots
     if foreign or part.roots & RULEBOOK_ROOTS:
         named = min(foreign or part.roots & RULEBOOK_ROOTS)
         raise BundleRefused("bundle_root_not_allowed", f"{bundle.name} may not give {named!r}")

@@ -7,7 +7,7 @@ check of :func:`verify_bundle`. Leaves to its callers: the clock, the highest se
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from bundles.archive import ArchiveLimits, read_archive
 from bundles.canonical import JsonValue, StrictJsonError, parse_strict, sha256_hex
@@ -21,7 +21,7 @@ SIGNATURES_MAX_BYTES: Final = 4 << 20
 CLOCK_LEEWAY_SECONDS: Final = 60
 DEFAULT_PLUGIN: Final = "_default"  # What `opa build` writes; any other name asks for a verifier nobody here has.
 
-__all__ = ["Probe", "TrustPolicy", "TrustedBundle", "TrustedKey", "read_sequence", "verify_bundle"]
+__all__ = ["Probe", "TrustPolicy", "TrustedBundle", "TrustedKey", "VerifyBundle", "read_sequence", "verify_bundle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,14 @@ class TrustedBundle(BundleContent):
     digest: str
     expires_at: int | None
     keyids: tuple[str, ...]
+
+
+class VerifyBundle(Protocol):
+    """:func:`verify_bundle`, or what does the same elsewhere; blocks."""
+
+    def __call__(
+        self, raw: bytes, trust: TrustPolicy, *, now: int, highest_sequence: int, cosignatures: bytes | None = None
+    ) -> TrustedBundle: ...
 
 
 def verify_bundle(

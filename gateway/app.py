@@ -60,6 +60,7 @@ from gateway.store.port import RaiseSequence, Store, StoreUnavailable
 from gateway.store.process_client import store_link
 from gateway.store.sealing import Sealer, TenantKeys
 from gateway.store.sqlite_reads_driver import SqliteReads
+from pdp.bundle_verifier import BundleVerifier
 from pdp.engine import PolicyEngine
 from pdp.errors import PdpError
 from pdp.opa_server import OpaServerEngine
@@ -96,7 +97,7 @@ class Gate:
         self._bundles = bundles
         self._loader = loader
         self._recorded: dict[str, str] = {}
-        running.bundles = bundles.states
+        running.bundles, running.verify = bundles.states, bundles.verify
         self._bundle_metrics: BundleMetrics | None = None
         if bundles.is_leased:
             self._bundle_metrics = BundleMetrics(running.services.metrics.registry, self._statuses)
@@ -227,7 +228,9 @@ class Gate:
     async def begin_shadow(self, bundles: Mapping[str, TrustedBundle]) -> None:
         """Compare and keep decisions from now on as the configuration says."""
         services = self._running.services
-        shadow = ShadowRunner(services.writer, services.metrics.registry, services.watch, self._say_shadow_fault)
+        shadow = ShadowRunner(
+            services.writer, services.metrics.registry, services.watch, self._say_shadow_fault, self._bundles.verify
+        )
         self._running.shadow = shadow
         await shadow.configure(self._running.assembly.config, bundles)
 
@@ -388,7 +391,7 @@ async def _started(
     store, writer = ledger
     unknown = await recover_open_intents(store, writer)
     sequence = SequenceFile(config.file(config.document.ledger.sequence))
-    bundles = BundleSet(pools, partial(_highest, store, sequence))
+    bundles = BundleSet(pools, partial(_highest, store, sequence), BundleVerifier())
     await bundles.begin(config)
     engine = await asyncio.to_thread(_engine, config, keys.key("_gate", "record-hmac"))
     policy = PolicyPlane(engine, lease=bundles.holds)

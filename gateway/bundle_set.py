@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from bundles.client_state import LeaseGuard, SystemClocks
-from bundles.trusted_set import TrustedBundle
+from bundles.trusted_set import TrustedBundle, VerifyBundle
 from gateway.bundle_config import Bundle
 from gateway.bundle_follower import (
     RELOAD_WAIT_SECONDS,
@@ -26,6 +26,7 @@ from gateway.bundle_settings import trusted_bundle
 from gateway.config import GatewayConfig
 from gateway.egress.dialer import UpstreamPools
 from gateway.operations.enforcement import BundleState
+from pdp.bundle_verifier import BundleVerifier
 
 Highest = Callable[[Bundle], Awaitable[int]]
 Install = Callable[[str, TrustedBundle], Awaitable[None]]
@@ -45,9 +46,11 @@ class Member:
 class BundleSet:
     """The members by name, and what decisions depend on."""
 
-    def __init__(self, pools: UpstreamPools, highest: Highest) -> None:
+    def __init__(self, pools: UpstreamPools, highest: Highest, verifier: BundleVerifier) -> None:
+        """The set closes ``verifier`` with itself."""
         self._pools = pools
         self._highest = highest
+        self._verifier = verifier
         self._members: dict[str, Member] = {}
         self._guards: tuple[LeaseGuard, ...] = ()
         self._clocks: SystemClocks | None = None
@@ -58,6 +61,11 @@ class BundleSet:
             if not guard.holds():
                 return False
         return True
+
+    @property
+    def verify(self) -> VerifyBundle:
+        """How bundles are checked here without holding up the event loop; to be called in threads."""
+        return self._verifier.verify
 
     @property
     def is_leased(self) -> bool:
@@ -81,8 +89,15 @@ class BundleSet:
     async def begin(self, config: GatewayConfig) -> None:
         """Take each bundle from its file, from what was last in force, or from its service.
 
-        Raises `ConfigError`, `BundleError`, `BundleServiceUnavailable`.
+        Raises `ConfigError`, `BundleError`, `BundleServiceUnavailable`; whatever was begun for it has ended then.
         """
+        try:
+            self._take(await self._begun(config))
+        except BaseException:
+            self._verifier.close()
+            raise
+
+    async def _begun(self, config: GatewayConfig) -> dict[str, Member]:
         members = {}
         for configured in config.document.bundles:
             if configured.freshness == "local":
@@ -91,7 +106,7 @@ class BundleSet:
             guard, source = await self._guard(), await asyncio.to_thread(followed_source, config, configured)
             follower = self._follower(config, configured, source, guard)
             members[configured.name] = Member(configured, await follower.begin(), follower, guard)
-        self._take(members)
+        return members
 
     async def refetched(self) -> bool:
         """Fetch what had only been restored; false when nothing had been."""
@@ -150,19 +165,21 @@ class BundleSet:
                 member.follower.follow(partial(install, name), say)
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Ask no more, and check nothing more."""
+        self._verifier.close()
         for member in self._members.values():
             if member.follower is not None:
                 await member.follower.close()
 
     async def _from_file(self, config: GatewayConfig, configured: Bundle) -> Member:
         highest = await self._highest(configured)
-        return Member(configured, await asyncio.to_thread(trusted_bundle, config, configured, highest))
+        return Member(configured, await asyncio.to_thread(trusted_bundle, config, configured, highest, self.verify))
 
     def _follower(
         self, config: GatewayConfig, configured: Bundle, source: FollowedSource, guard: LeaseGuard
     ) -> BundleFollower:
-        return BundleFollower((config, configured), source, self._pools, guard, partial(self._highest, configured))
+        highest = partial(self._highest, configured)
+        return BundleFollower((config, configured), source, self._pools, guard, highest, self.verify)
 
     async def _guard(self) -> LeaseGuard:
         if self._clocks is None:

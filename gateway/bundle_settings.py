@@ -16,7 +16,7 @@ from bundles.client_state import ClientFiles
 from bundles.dsse import ENVELOPE_MAX_BYTES, ENVELOPE_SUFFIX
 from bundles.freshness import FRESHNESS_SCOPE
 from bundles.merged import DataBundle, merge_bundles
-from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, verify_bundle
+from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, VerifyBundle, verify_bundle
 from gateway.bundle_config import Bundle
 from gateway.config import ConfigError, GatewayConfig
 from gateway.connectors.credentials import SecretReader
@@ -60,14 +60,16 @@ def remembered_as(name: str, epoch: int) -> str:
     return name if epoch == 0 else f"{name}#{epoch}"
 
 
-def trusted_bundle(config: GatewayConfig, bundle: Bundle, highest_sequence: int) -> TrustedBundle:
+def trusted_bundle(
+    config: GatewayConfig, bundle: Bundle, highest_sequence: int, verify: VerifyBundle = verify_bundle
+) -> TrustedBundle:
     """A configured bundle, or the one last fetched, verified.
 
-    Blocks on the disk. Raises `ConfigError`, `BundleRefused`.
+    Blocks on the disk. Raises `ConfigError` and whatever `verify` raises.
     """
     raw, cosignatures = read_bundle_files(config, bundle)
     trust = trust_policy(config, bundle)
-    return verify_bundle(raw, trust, now=int(time()), highest_sequence=highest_sequence, cosignatures=cosignatures)
+    return verify(raw, trust, now=int(time()), highest_sequence=highest_sequence, cosignatures=cosignatures)
 
 
 def merged_bundle(config: GatewayConfig, bundles: Mapping[str, TrustedBundle]) -> TrustedBundle:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bundles.canonical import JsonValue
+from bundles.trusted_set import VerifyBundle, verify_bundle
 from gateway.assembly import Assembly
 from gateway.cross_checking import CrossChecker
 from gateway.flow.services import Services
@@ -28,6 +29,8 @@ class Running:
     """What `Host` may say on the gate's listener."""
     bundles: Callable[[], tuple[BundleState, ...]] = tuple
     """How each bundle in force stands, the one with policies first."""
+    verify: VerifyBundle = verify_bundle
+    """How other bundles are checked beside them; to be called in threads."""
 
     replaying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while recorded calls are decided again, which is done once at a time."""

@@ -18,7 +18,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from bundles.errors import BundleError
-from bundles.trusted_set import TrustedBundle, verify_bundle
+from bundles.trusted_set import TrustedBundle, VerifyBundle, verify_bundle
 from gateway.bundle_settings import merged_bundle, read_bundle_files, trust_policy
 from gateway.config import ConfigError, GatewayConfig
 from gateway.ledger.record import LogId, RecordDraft, RecordMalformed
@@ -73,11 +73,19 @@ class ShadowStatus:
 class ShadowRunner:
     """Belongs to one event loop; `configure` puts a configuration in force."""
 
-    def __init__(self, writer: LedgerWriter, registry: CollectorRegistry, watch: DecisionWatch, say: Say) -> None:
+    def __init__(
+        self,
+        writer: LedgerWriter,
+        registry: CollectorRegistry,
+        watch: DecisionWatch,
+        say: Say,
+        verify: VerifyBundle = verify_bundle,
+    ) -> None:
         self._writer = writer
         self._metrics = ShadowMetrics(registry)
         self._watch = watch
         self._say = say
+        self._verify = verify
         self._loaded: _Loaded | None = None
         self._error: tuple[str, str] | None = None
         self._waiting: deque[Answered] = deque()
@@ -96,7 +104,7 @@ class ShadowRunner:
         self._error = None
         if settings is not None:
             try:
-                fresh = await asyncio.to_thread(_load, config, settings, bundles, self._loaded)
+                fresh = await asyncio.to_thread(_load, config, (settings, self._verify), bundles, self._loaded)
             except (ConfigError, BundleError, PdpError) as failed:
                 self._error = (failed.code, failed.detail)
                 self._say(failed.code, failed.detail)
@@ -208,16 +216,20 @@ class ShadowRunner:
 
 
 def _load(
-    config: GatewayConfig, settings: Shadow, bundles: Mapping[str, TrustedBundle], old: _Loaded | None
+    config: GatewayConfig,
+    wanted: tuple[Shadow, VerifyBundle],
+    bundles: Mapping[str, TrustedBundle],
+    old: _Loaded | None,
 ) -> _Loaded:
     """Verify the configured shadow, put the data bundles in force beside it, prepare it. Blocks on disk and processor.
 
     **Security**: it must be signed as the bundle in force must be; its sequence may be any, since it decides nothing.
     """
+    settings, verify = wanted
     full = config.document.full_bundle
     raw, cosignatures = read_bundle_files(config, full.model_copy(update={"source": settings.source}))
     trust = trust_policy(config, full)
-    bundle = verify_bundle(raw, trust, now=int(time()), highest_sequence=0, cosignatures=cosignatures)
+    bundle = verify(raw, trust, now=int(time()), highest_sequence=0, cosignatures=cosignatures)
     merged = merged_bundle(config, {**bundles, full.name: bundle})
     if old is not None and old.bundle.digest == merged.digest:
         return _Loaded(merged, old.policy, settings)

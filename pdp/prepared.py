@@ -274,23 +274,26 @@ class _InProcess:
     def __init__(self, policy: PreparedPolicy) -> None:
         self._policy = policy
         self._mending: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def name(self) -> str:
         return self._policy.name
 
     async def ask(self, input_bytes: bytes) -> Answer:
-        while not self._policy.ready:
+        while not self._policy.ready and not self._closed:
             await self._mended()
         return self.answer(input_bytes)
 
     @property
     def ready(self) -> bool:
         """Whether a question can be answered at once."""
-        return self._policy.ready
+        return self._policy.ready and not self._closed
 
     def answer(self, input_bytes: bytes) -> Answer:
         """Answer one question at once; raises ``EngineFailed``, and mends what failed behind it."""
+        if self._closed:
+            raise EngineFailed("the policy is closed")
         try:
             return Answer(self._policy.decide(input_bytes))
         except EngineFailed:
@@ -298,9 +301,11 @@ class _InProcess:
             raise
 
     async def close(self) -> None:
-        self._policy.close()
+        """Answer no more at once; freeing what 20 MB of data take lasts long enough to be done in a thread."""
+        self._closed = True
         if self._mending is not None:
             await asyncio.wait((self._mending,))
+        await asyncio.to_thread(self._policy.close)
 
     def _start_mending(self) -> asyncio.Task[None]:
         if self._mending is None or self._mending.done():

@@ -15,7 +15,7 @@ from typing import Final
 
 from bundles.canonical import JsonValue
 from bundles.errors import BundleError
-from bundles.trusted_set import TrustedBundle, verify_bundle
+from bundles.trusted_set import TrustedBundle
 from gateway.api.exchange import ApiExchange, answer
 from gateway.api.management import authorize
 from gateway.bundle_settings import merged_bundle, trust_policy
@@ -125,6 +125,6 @@ def _verified(running: Running, raw: bytes) -> TrustedBundle:
     """A sent bundle, with the data bundles in force beside it. Blocks on disk and processor."""
     config = running.assembly.config
     full = config.document.full_bundle
-    trusted = verify_bundle(raw, trust_policy(config, full), now=int(time()), highest_sequence=0)
+    trusted = running.verify(raw, trust_policy(config, full), now=int(time()), highest_sequence=0)
     beside = {state.bundle.name: state.bundle for state in running.bundles()}
     return merged_bundle(config, {**beside, full.name: trusted})

@@ -8,7 +8,7 @@ checks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,16 +25,48 @@ _MAYBE_INTEGRAL = re.compile(rb"[0-9](?:\.0[,\]}]|\.0\Z|e[0-9+])")
 
 
 def encode_data(data: Mapping[str, JsonValue]) -> bytes:
-    """The data's bytes; raises ``PolicyRefused`` when it is no object of JSON values.
+    """The data's bytes; raises ``PolicyRefused`` when it is no object of JSON values."""
+    return b"".join(data_pieces(data, {}))
 
-    Written in pieces of the second level, so that 20 MB do not hold the interpreter in one stretch.
+
+def data_pieces(data: Mapping[str, JsonValue], texts: Mapping[str, bytes]) -> tuple[bytes, ...]:
+    """The bytes of ``data`` with ``texts`` beside it, not yet joined: copying 20 MB would hold the interpreter.
+
+    Raises ``PolicyRefused`` when ``data`` is no object of JSON values.
     """
     if not isinstance(data, Mapping):
         raise PolicyRefused("the bundle's data is not an object", code="policy_data_invalid")
     try:
-        return b"".join(_pieces(data))
+        pieces = [b"".join(_pieces(data))]
     except (TypeError, ValueError) as refused:
         raise PolicyRefused(f"the bundle's data is not JSON: {refused}", code="policy_data_invalid") from refused
+    separator = b"," if data else b"{"
+    for name, text in texts.items():
+        pieces += [separator + _name(name) + b":", text]
+        separator = b","
+    return (*pieces, b"}" if data or texts else b"{}")
+
+
+def split_data(
+    data: Mapping[str, JsonValue], read_here: Container[str]
+) -> tuple[dict[str, JsonValue], dict[str, bytes]]:
+    """What of a bundle's data the gate reads itself, and the rest as texts for :func:`data_pieces`.
+
+    A member that :func:`check_names` refuses stays with the first, so that whoever prepares it refuses it too.
+    """
+    kept: dict[str, JsonValue] = {}
+    texts: dict[str, bytes] = {}
+    for name, value in data.items():
+        if name in read_here:
+            kept[name] = value
+            continue
+        try:
+            check_names({name: value})
+        except PolicyRefused:
+            kept[name] = value
+        else:
+            texts[name] = b"".join(_value(value))
+    return kept, texts
 
 
 def check_names(data: Mapping[str, JsonValue]) -> None:
@@ -66,16 +98,19 @@ def _pieces(data: Mapping[str, JsonValue]) -> Iterator[bytes]:
     separator = b"{"
     for name, value in data.items():
         yield separator + _name(name) + b":"
-        if isinstance(value, dict) and value:
-            inner = b"{"
-            for key, item in value.items():
-                yield inner + _name(key) + b":" + _written(item)
-                inner = b","
-            yield b"}"
-        else:
-            yield _written(value)
+        yield from _value(value)
         separator = b","
-    yield b"}" if data else b"{}"
+
+
+def _value(value: JsonValue) -> Iterator[bytes]:
+    if isinstance(value, dict) and value:
+        separator = b"{"
+        for key, item in value.items():
+            yield separator + _name(key) + b":" + _written(item)
+            separator = b","
+        yield b"}"
+    else:
+        yield _written(value)
 
 
 def _name(name: object) -> bytes:

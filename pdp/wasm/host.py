@@ -23,11 +23,11 @@ from pdp.engine import ENTRYPOINT
 from pdp.errors import EngineFailed, PolicyRefused
 from pdp.wasm.answer import single_result
 from pdp.wasm.calls import unchecked_calls_work
-from pdp.wasm.data import check_names, encode_data
+from pdp.wasm.data import check_names, data_pieces
 from pdp.wasm.instance import PolicyInstance
 from pdp.wasm.limits import WasmLimits
 from pdp.wasm.module_cache import ModuleCache
-from pdp.wasm.packages import check_apart, package_paths
+from pdp.wasm.packages import check_apart, check_texts_apart, package_paths
 
 if TYPE_CHECKING:
     from bundles.canonical import JsonValue
@@ -80,19 +80,22 @@ class WasmEngine:
             raise PolicyRefused(f"the bundle's profile is {bundle.profile!r}", code="policy_profile_missing")
         if ENTRYPOINT not in bundle.entrypoints:
             raise PolicyRefused(f"the bundle has no entry point {ENTRYPOINT}", code="policy_entrypoint_missing")
-        check_apart(bundle.data, package_paths(bundle.rego))
+        packages = package_paths(bundle.rego)
+        check_apart(bundle.data, packages)
+        check_texts_apart(bundle, packages)
         check_names(bundle.data)
-        return self.prepare_parts(bundle.wasm, bundle.data)
+        return self.prepare_parts(bundle.wasm, bundle.data, bundle.texts)
 
-    def prepare_parts(self, wasm: bytes | None, data: Mapping[str, JsonValue]) -> WasmPolicy:
+    def prepare_parts(
+        self, wasm: bytes | None, data: Mapping[str, JsonValue], texts: Mapping[str, bytes] | None = None
+    ) -> WasmPolicy:
         """Load a module and data that are not yet a bundle, as the build does to prove that both engines agree."""
         if wasm is None:
             raise PolicyRefused("the bundle has no policy.wasm", code="policy_wasm_missing")
         if len(wasm) > self._limits.wasm_max_bytes:
             raise PolicyRefused(f"policy.wasm has {len(wasm)} bytes", code="policy_wasm_invalid")
-        policy = WasmPolicy(
-            self._engine, self._module(wasm), encode_data(data), self._limits, unchecked=self._unchecked
-        )
+        pieces = data_pieces(data, texts or {})
+        policy = WasmPolicy(self._engine, self._module(wasm), pieces, self._limits, unchecked=self._unchecked)
         try:
             policy.renew()
         except EngineFailed as failed:
@@ -129,11 +132,17 @@ class WasmPolicy:
     """One prepared bundle. Used by one thread at a time."""
 
     def __init__(
-        self, engine: wasmtime.Engine, module: wasmtime.Module, data: bytes, limits: WasmLimits, *, unchecked: bool
+        self,
+        engine: wasmtime.Engine,
+        module: wasmtime.Module,
+        data: tuple[bytes, ...],
+        limits: WasmLimits,
+        *,
+        unchecked: bool,
     ) -> None:
         self._engine = engine
         self._module = module
-        self._data_bytes = data
+        self._data = data
         self._limits = limits
         self._unchecked = unchecked
         self._instance: PolicyInstance | None = None
@@ -171,7 +180,7 @@ class WasmPolicy:
             raise EngineFailed("the policy is closed")
         if self._instance is not None:
             return
-        instance = PolicyInstance(self._engine, self._module, self._data_bytes, self._limits, unchecked=self._unchecked)
+        instance = PolicyInstance(self._engine, self._module, self._data, self._limits, unchecked=self._unchecked)
         entrypoint = instance.entrypoint(ENTRYPOINT)
         if entrypoint is None:
             instance.close()

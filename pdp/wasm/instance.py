@@ -10,7 +10,7 @@ whoever owns it discards it. It belongs to one thread at a time.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -45,7 +45,13 @@ class PolicyInstance:
     """A sandbox holding one policy and its data."""
 
     def __init__(
-        self, engine: wasmtime.Engine, module: wasmtime.Module, data: bytes, limits: WasmLimits, *, unchecked: bool
+        self,
+        engine: wasmtime.Engine,
+        module: wasmtime.Module,
+        data: Sequence[bytes],
+        limits: WasmLimits,
+        *,
+        unchecked: bool,
     ) -> None:
         """Instantiate and load; raises ``PolicyRefused`` for what is not admitted, ``EngineFailed`` for traps."""
         self._limits = limits
@@ -179,11 +185,18 @@ class PolicyInstance:
             raise PolicyRefused(f"the module's {export} are not an object", code="policy_wasm_invalid")
         return value
 
-    def _load(self, data: bytes) -> None:
-        """Parse data once; what it leaves on the heap is the floor that every decision starts from."""
-        address = self._word("opa_malloc", len(data))
-        self._write(address, data)
-        self._data = self._word("opa_json_parse", address, len(data))
+    def _load(self, data: Sequence[bytes]) -> None:
+        """Parse data once; what it leaves on the heap is the floor that every decision starts from.
+
+        Every long step is a foreign call, in which the interpreter's lock is free.
+        """
+        length = sum(map(len, data))
+        address = self._word("opa_malloc", length)
+        place = address
+        for piece in data:
+            self._write(place, piece)
+            place += len(piece)
+        self._data = self._word("opa_json_parse", address, length)
         if self._data == 0:
             raise PolicyRefused("the bundle's data does not parse", code="policy_data_invalid")
         floor = self._word("opa_heap_ptr_get")

@@ -19,6 +19,7 @@ from pdp.errors import PolicyRefused
 
 if TYPE_CHECKING:
     from bundles.canonical import JsonValue
+    from bundles.content import BundleContent
 
 PACKAGE_DEPTH_MAX = 32
 
@@ -47,6 +48,16 @@ def check_apart(data: Mapping[str, JsonValue], packages: Iterable[tuple[str, ...
             value = value[step]
         else:
             raise PolicyRefused(f"data.{'.'.join(path)} is a package", code="policy_data_overlap")
+
+
+def check_texts_apart(bundle: BundleContent, packages: Iterable[tuple[str, ...]]) -> None:
+    """Raise ``PolicyRefused`` when a text of data stands where a package begins, or beside data of the same name.
+
+    **Security**: what a text holds is not looked into, so it may not share even its first step with a package.
+    """
+    taken = bundle.texts.keys() & (bundle.data.keys() | {path[0] for path in packages})
+    if taken:
+        raise PolicyRefused(f"data.{min(taken)} is given twice or begins a package", code="policy_data_overlap")
 
 
 def _package_path(name: str, raw: bytes) -> tuple[str, ...]:
