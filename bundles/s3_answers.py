@@ -49,9 +49,15 @@ def fault_of(status: int, code: str, message: str, place: str) -> StorageFault |
         return StorageFault("storage_failed", f"{place}: the storage fails; it is asked again ({said})", undone=False)
     if status == 404 and code == ABSENT_CODE:
         return StorageFault("storage_damaged", f"{place} is gone ({said})", undone=True)
-    if status in (404, 405) or code == str(status):
+    if status in (404, 405) or code in ("", str(status)):
         return not_s3(place, f"it says {said}")
     return StorageFault("storage_failed", f"{place}: the storage refuses the request ({said})", undone=True)
+
+
+def elsewhere(place: str) -> StorageFault:
+    """The error for a bucket that is said to be reached by another host."""
+    detail = f"{place}: the bucket is said to be elsewhere; mend storage.region and storage.endpoint"
+    return StorageFault("storage_bucket", detail, undone=True)
 
 
 def no_conditions(place: str, why: str) -> StorageFault:

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bundles.archive import ArchiveLimits
 from bundles.errors import BundleUnavailable
-from bundles.s3_answers import ABSENT_CODE, fault_of, not_s3
+from bundles.s3_answers import ABSENT_CODE, elsewhere, fault_of, not_s3
 from bundles.s3_dialer import HeldBody, S3Dialer
 from bundles.s3_shelf import Found, Missing
 from bundles.service_config import ObjectStorage
@@ -147,6 +147,9 @@ def _sender(dialer: S3Dialer) -> Any:
     """What botocore asks before it would send by itself: the answer that comes over our connection."""
 
     def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        if request.method == "HEAD":
+            # Only botocore asks that, for a bucket's region after a redirect; whoever redirects that too never ends it.
+            raise elsewhere(urlsplit(request.url).hostname or "")
         body = request.body or b""
         given = dialer.exchange(
             request.method,

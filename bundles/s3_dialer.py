@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from bundles.s3_answers import StorageFault, not_s3
+from bundles.s3_answers import StorageFault, elsewhere, not_s3
 
 ERROR_MAX_BYTES: Final = 65_536
 """More than any error document of S3."""
@@ -52,8 +52,7 @@ class S3Dialer:
         parts = urlsplit(url)
         host = parts.hostname or ""
         if host not in self._hosts:
-            detail = f"{host}: the bucket is said to be elsewhere; mend storage.region and storage.endpoint"
-            raise StorageFault("storage_bucket", detail, undone=True)
+            raise elsewhere(host)
         deadline = time.monotonic() + self._timeout
         raw = self._dialled(host, parts.port or (443 if parts.scheme == "https" else 80))
         with _Watch(raw, deadline) as watch:

@@ -81,10 +81,10 @@ def plain_at_once(connection: socket.socket, stop: threading.Event) -> None:
 def refusing_early(connection: socket.socket, stop: threading.Event) -> None:
     """Answers from the head alone and takes none of the body."""
     read_head(connection)
-    error("403 Forbidden", "AccessDenied")(_Spoken(connection), stop)  # type: ignore[arg-type]
+    error("403 Forbidden", "AccessDenied")(Spoken(connection), stop)  # type: ignore[arg-type]
 
 
-class _Spoken:
+class Spoken:
     """A connection whose head was read already."""
 
     def __init__(self, connection: socket.socket) -> None:

@@ -44,6 +44,7 @@ ANSWERS = {
     "something else knows no such method": (405, "MethodNotAllowed", "storage_answer", False, "proxies"),
     "something else wants another page": (302, "302", "storage_answer", False, "proxies"),
     "something else finds it bad": (400, "400", "storage_answer", False, "proxies"),
+    "something else does not say why": (400, "", "storage_answer", False, "proxies"),
     "the request is refused": (400, "InvalidRequest", "storage_failed", True, "refuses"),
 }
 
