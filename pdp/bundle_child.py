@@ -70,7 +70,7 @@ def _split(bundle: TrustedBundle) -> TrustedBundle:
     return replace(bundle, data=data, texts=texts)
 
 
-def _bounded() -> None:
+def give_way() -> None:
     """Give way to everything else, and end rather than take more than the bounds."""
     os.nice(LOWEST_PRIORITY)
     for limit, most in (
@@ -84,7 +84,7 @@ def _bounded() -> None:
 
 def main() -> int:
     """Answer the one question on standard input; the exit status."""
-    _bounded()
+    give_way()
     try:
         pieces = answered(sys.stdin.buffer)
     except FrameMalformed:

@@ -122,9 +122,13 @@ class BundleVerifier:
             return "the gate is stopping"
         if is_late:
             return f"no answer within {self._check_seconds:g} s"
-        if isinstance(failed, FrameMalformed) and status == 0:
+        if isinstance(failed, FrameMalformed) and not isinstance(failed, _CutShort):
             return f"the answer does not count: {failed}"
         return f"the process that checks ended with status {status}"
+
+
+class _CutShort(FrameMalformed):
+    """The child's output ended before its answer did."""
 
 
 def _exchanged(child: subprocess.Popen[bytes], question: Question) -> TrustedBundle:
@@ -144,7 +148,7 @@ def _exchanged(child: subprocess.Popen[bytes], question: Question) -> TrustedBun
 def _read(pipe: IO[bytes], size: int) -> bytes:
     raw = pipe.read(size)
     if len(raw) != size:
-        raise FrameMalformed("the answer ends early")
+        raise _CutShort("the answer ends early")
     return raw
 
 

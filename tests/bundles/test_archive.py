@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundles.archive import ArchiveLimits, read_archive, write_archive
+from bundles.archive import ArchiveLimits, read_archive, unpacks_beyond, write_archive
 from bundles.errors import BundleMisuse, BundleRefused
 from tests.bundles.parts import link, tarred
 
@@ -158,3 +158,22 @@ def test_archive_is_read_or_refused_when_bytes_are_any(noise: bytes, position: i
             read_archive(raw)
         except BundleRefused as refused:
             assert refused.code in ("bundle_archive_invalid", "bundle_too_large")
+
+
+PACKED = write_archive({"a.rego": b"package a\n" * 4_000})
+UNPACKED_BYTES = len(gzip.decompress(PACKED))
+
+
+@pytest.mark.parametrize(
+    ("raw", "size_bytes", "beyond"),
+    [
+        pytest.param(PACKED, UNPACKED_BYTES, False, id="exactly as large"),
+        pytest.param(PACKED, UNPACKED_BYTES - 1, True, id="one byte larger"),
+        pytest.param(PACKED, len(PACKED) - 1, True, id="larger even packed"),
+        pytest.param(PACKED[:-30], UNPACKED_BYTES, False, id="cut off"),
+        pytest.param(b"no archive", 100, False, id="no archive"),
+        pytest.param(b"", 0, False, id="nothing"),
+    ],
+)
+def test_archive_unpacks_beyond_a_size_when_it_is_larger(raw: bytes, size_bytes: int, beyond: bool) -> None:
+    assert unpacks_beyond(raw, size_bytes) is beyond

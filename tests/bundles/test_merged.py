@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,3 +112,33 @@ def test_data_bundle_is_refused_when_it_stands_where_only_rules_stand(root: str)
     with pytest.raises(BundleRefused) as refused:
         data_bundle({f"{root}/data.json": b'{"x":{"allow":["reader"]}}'}, roots=[root])
     assert refused.value.code == "bundle_data_conflict"
+
+
+def test_texts_are_added_beside_data_when_a_large_bundle_gives_them() -> None:
+    full = replace(FULL, texts={"owners": b'{"a":1}'})
+    result = merged(replace(data_bundle(), data={}, texts={"oncall": b'{"now":"anna"}'}), full=full)
+    assert result.data == FULL.data
+    assert result.texts == {"owners": b'{"a":1}', "oncall": b'{"now":"anna"}'}
+
+
+TEXTS_REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "it is not allowed": ({}, {"data": {}, "texts": {"others": b"1"}}, "bundle_root_not_allowed"),
+    "the full bundle has data there": (
+        {"data": {"oncall": 1}},
+        {"data": {}, "texts": {"oncall": b"1"}},
+        "bundle_data_overlap",
+    ),
+    "the full bundle has text there": (
+        {"texts": {"oncall": b"1"}},
+        {"data": {}, "texts": {"oncall": b"1"}},
+        "bundle_data_overlap",
+    ),
+    "its data meets the full bundle's text": ({"texts": {"oncall": b"1"}}, {}, "bundle_data_overlap"),
+}
+
+
+@pytest.mark.parametrize(("full", "part", "code"), TEXTS_REFUSED.values(), ids=TEXTS_REFUSED.keys())
+def test_text_is_refused_when(full: dict[str, Any], part: dict[str, Any], code: str) -> None:
+    with pytest.raises(BundleRefused) as refused:
+        merged(replace(data_bundle(), **part), full=replace(FULL, **full))
+    assert refused.value.code == code

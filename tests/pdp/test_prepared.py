@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from pdp.documents import Effect, encode_input
 from pdp.errors import EngineFailed, InputRefused, PdpError, PolicyRefused, PolicyStale, PolicyUnavailable
 from pdp.prepared import Answer, PolicyPlane
 from pdp.probes import PROBES_MAX_COUNT
+from pdp.wasm.data import encode_data
 from pdp.wasm.host import WasmEngine
 from tests.pdp.parts import ALLOW, QUESTION, RULES, asked, bundle_of, compile_rego, in_environment
 
@@ -442,3 +444,45 @@ async def test_load_disconnects_when_a_remote_engine_decides_a_probe_otherwise(q
     with pytest.raises(PolicyRefused):
         await plane.load(revision("r1", probes=probe({"effect": "ALLOW"}, question)))
     assert remote.closed == 1
+
+
+async def test_old_policy_is_freed_in_another_thread_when_a_new_one_is_in_force() -> None:
+    freed_on: list[int] = []
+
+    class Freed(SimulatedPolicy):
+        def close(self) -> None:
+            freed_on.append(threading.get_ident())
+            super().close()
+
+    class Engine(Simulated):
+        def prepare(self, bundle: TrustedBundle) -> SimulatedPolicy:
+            return Freed(self, bundle.revision)
+
+    plane = await loaded(Engine())
+    await plane.load(bundle_of(b"", revision="r2"))
+    assert len(freed_on) == 1 and freed_on[0] != threading.get_ident()
+    await plane.close()
+    assert len(freed_on) == 2
+
+
+async def test_data_decides_alike_when_it_comes_as_text(opa_path: Path, engine: WasmEngine) -> None:
+    rule = b"""package tidegate
+
+decision := {"effect": effect, "reasons": [], "obligations": {}}
+
+default effect := "DENY"
+
+effect := "ALLOW" if data.owners.teams[input.subject.id].limit == 2
+"""
+    wasm = compile_rego(opa_path, {"rule.rego": rule})
+    owners = {"teams": {"triage-1": {"limit": 2}, "triage-2": {"limit": 3}}}
+    files = {"policies/rule.rego": rule}
+    parsed = bundle_of(wasm, files=files, data={"chains": {}, "owners": owners})
+    as_text = bundle_of(wasm, files=files, data={"chains": {}}, texts={"owners": encode_data(owners)})
+    for bundle in (parsed, as_text):
+        plane = PolicyPlane(engine)
+        await plane.load(bundle)
+        subjects = (QUESTION.subject._replace(id=name) for name in ("triage-1", "triage-2", "triage-3"))
+        effects = [(await plane.decide(asked(subject=subject))).decision.effect for subject in subjects]
+        assert effects == [Effect.ALLOW, Effect.DENY, Effect.DENY]
+        await plane.close()

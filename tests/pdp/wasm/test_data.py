@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.errors import PolicyRefused
-from pdp.wasm.data import encode_data
+from pdp.wasm.data import data_pieces, encode_data, split_data
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,36 @@ VALUES = st.recursive(
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), VALUES, max_size=4))
 def test_encode_data_says_the_same_value_when_it_is_read_again(data: dict[str, Any]) -> None:
     assert orjson.loads(encode_data(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("data", "texts", "written"),
+    [
+        pytest.param({}, {"a": b"[1]"}, b'{"a":[1]}', id="only a text"),
+        pytest.param({"a": 1}, {"b": b"2", 'c"': b"{}"}, b'{"a":1,"b":2,"c\\"":{}}', id="texts after data"),
+        pytest.param({"a": {}}, {}, b'{"a":{}}', id="no texts"),
+    ],
+)
+def test_data_pieces_make_one_object_when_texts_stand_beside_data(
+    data: Any, texts: dict[str, bytes], written: bytes
+) -> None:
+    assert b"".join(data_pieces(data, texts)) == written
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8")), VALUES, max_size=4), st.sets(st.integers(0, 3)))
+def test_split_data_says_the_same_value_when_it_is_put_together_again(data: dict[str, Any], here: set[int]) -> None:
+    read_here = {name for number, name in enumerate(data) if number in here}
+    kept, texts = split_data(data, read_here)
+    assert read_here <= kept.keys() and not kept.keys() & texts.keys()
+    assert orjson.loads(b"".join(data_pieces(kept, texts))) == data
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param({"2": 1}, id="a name that is a number"),
+        pytest.param({"a": [{"0x1": 1, "1e3": 2}]}, id="deep inside"),
+    ],
+)
+def test_split_data_keeps_what_the_engine_would_refuse_when_a_name_reads_as_a_number(value: Any) -> None:
+    assert split_data({"odd": value, "plain": {"a": 1.0}}, ()) == ({"odd": value}, {"plain": b'{"a":1}'})

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from bundles.canonical import JsonValue
 from pdp.errors import PolicyRefused
-from pdp.wasm.packages import PACKAGE_DEPTH_MAX, check_apart, package_paths
+from pdp.wasm.packages import PACKAGE_DEPTH_MAX, check_apart, check_texts_apart, package_paths
+from tests.pdp.parts import bundle_of
 
 
 @pytest.mark.parametrize(
@@ -84,3 +86,21 @@ def test_check_apart_refuses_when_data_lies_at_a_package(data: Any) -> None:
     with pytest.raises(PolicyRefused) as refused:
         check_apart(data, [("policies", "servicenow"), ("tidegate",)])
     assert refused.value.code == "policy_data_overlap"
+
+
+@pytest.mark.parametrize(
+    ("data", "packages"),
+    [
+        pytest.param({"owners": {}}, [], id="data has the name too"),
+        pytest.param({}, [("owners", "rules")], id="a package begins there"),
+        pytest.param({}, [("other",), ("owners",)], id="a package is there"),
+    ],
+)
+def test_check_texts_apart_refuses_when(data: dict[str, JsonValue], packages: list[tuple[str, ...]]) -> None:
+    with pytest.raises(PolicyRefused) as refused:
+        check_texts_apart(bundle_of(None, data=data, texts={"free": b"1", "owners": b"{}"}), packages)
+    assert refused.value.code == "policy_data_overlap"
+
+
+def test_check_texts_apart_accepts_when_nothing_else_has_the_name() -> None:
+    check_texts_apart(bundle_of(None, texts={"owners": b"{}"}), [("policies", "owners")])

@@ -1,0 +1,192 @@
+"""Checking large bundles beside the gate: what comes out, and what a child does that is no answer."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bundles.errors import BundleRefused, BundleUnavailable
+from bundles.trusted_set import TrustedBundle
+from pdp.bundle_frames import Question
+from pdp.bundle_verifier import FAILED, LARGE_BYTES, BundleVerifier
+from tests.bundles.parts import good_bundle
+from tests.pdp import large
+from tests.pdp.large import script
+
+HANGS = script("open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)")
+PATIENCE_SECONDS = 20.0
+
+
+def checked(verifier: BundleVerifier, question: Question) -> TrustedBundle:
+    return verifier.verify(
+        question.archive,
+        question.trust,
+        now=question.now,
+        highest_sequence=question.highest_sequence,
+        cosignatures=question.cosignatures,
+    )
+
+
+@pytest.fixture
+def pid_file(tmp_path: Path) -> Path:
+    """Where a hanging child says who it is."""
+    return tmp_path / "pid"
+
+
+@pytest.fixture
+def hanging(pid_file: Path) -> Iterator[BundleVerifier]:
+    """A verifier whose child never answers."""
+    verifier = BundleVerifier(large_bytes=0, command=(*HANGS, str(pid_file)))
+    yield verifier
+    verifier.close()
+
+
+def pid_of(file: Path) -> int:
+    """The child's number, once it has said it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if file.exists() and file.read_text():
+            return int(file.read_text())
+        time.sleep(0.01)
+    raise AssertionError("no child began")
+
+
+def is_gone(pid: int) -> bool:
+    """Whether no such process is left, not even an unburied one."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_large_bundle_is_what_is_verified_here_when_a_child_checks_it() -> None:
+    question = large.question()
+    here, there = large.verified_here(question), checked(BundleVerifier(large_bytes=0), question)
+    assert (there.digest, there.revision, there.rego, there.probes) == (
+        here.digest,
+        here.revision,
+        here.rego,
+        here.probes,
+    )
+    assert (set(here.data) - set(there.data), set(there.texts)) == ({"owners"}, {"owners"})
+
+
+def test_small_bundle_is_checked_without_a_child_when_it_is_no_larger_than_the_bound() -> None:
+    verifier = BundleVerifier(command=("/nowhere/no-such-program",))
+    assert checked(verifier, large.question()).texts == {}
+    assert LARGE_BYTES > 1 << 20
+
+
+def test_refusal_is_the_same_when_a_child_checks() -> None:
+    question = large.question(large.archive(sequence=2))
+    with pytest.raises(BundleRefused) as there:
+        checked(BundleVerifier(large_bytes=0), question)
+    with pytest.raises(BundleRefused) as here:
+        large.verified_here(question)
+    assert (there.value.code, there.value.detail) == (here.value.code, here.value.detail)
+
+
+FAULTS = {
+    "it dies at once": ("sys.exit(7)", "ended with status 7"),
+    "it is killed": ("os.kill(os.getpid(), 9)", "ended with status -9"),
+    "it says nothing": ("sys.stdin.buffer.read()", "ended with status 0"),
+    "it prints a traceback": (
+        "sys.stdin.buffer.read(); raise SystemExit(print('Traceback (most recent call'))",
+        "does not count",
+    ),
+    "it stops in the answer": (
+        "sys.stdin.buffer.read(); out.write(frame({}, [b'x' * 9])[0]); out.flush(); sys.exit(3)",
+        "ended with status 3",
+    ),
+    "it says no bundle": ("sys.stdin.buffer.read(); say(frame({}, []))", "does not count"),
+    "it says more than one answer": (
+        "sys.stdin.buffer.read(); say(refusal_frame(BundleRefused('a', 'b'))); say([b'x'])",
+        "does not count",
+    ),
+    "it announces more than fits": ("sys.stdin.buffer.read(); say([MAGIC, b'\\xff' * 4])", "does not count"),
+    "it answers about another archive": (
+        "sys.stdin.buffer.read(); import hashlib\n"
+        "say(frame({'name': 'main', 'revision': 'r', 'digest': 'sha256:' + '0' * 64, 'sequence': 9, 'epoch': 0,"
+        " 'expires_at': None, 'keyids': [], 'manifest': {}, 'data': {}, 'probes': [], 'profile': '1',"
+        " 'entrypoints': [], 'cacheable': False, 'rego': [], 'texts': []}, []))",
+        "about another bundle",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), FAULTS.values(), ids=FAULTS.keys())
+def test_bundle_is_refused_when_the_child_gives_no_answer_that_counts(text: str, reason: str) -> None:
+    verifier = BundleVerifier(large_bytes=0, command=script(text))
+    with pytest.raises(BundleUnavailable) as failed:
+        checked(verifier, large.question())
+    assert failed.value.code == FAILED
+    assert reason in failed.value.detail
+
+
+def test_bundle_is_refused_when_no_child_can_be_started() -> None:
+    verifier = BundleVerifier(large_bytes=0, command=("/nowhere/no-such-program",))
+    with pytest.raises(BundleUnavailable) as failed:
+        checked(verifier, large.question())
+    assert failed.value.code == FAILED
+
+
+def test_child_is_ended_when_it_takes_too_long(pid_file: Path) -> None:
+    verifier = BundleVerifier(large_bytes=0, check_seconds=1.0, command=(*HANGS, str(pid_file)))
+    with pytest.raises(BundleUnavailable) as failed:
+        checked(verifier, large.question())
+    assert (failed.value.code, failed.value.detail) == (FAILED, "no answer within 1 s")
+    assert not pid_file.exists() or is_gone(pid_of(pid_file))
+
+
+def test_child_is_ended_and_no_other_begins_when_the_gate_stops(hanging: BundleVerifier, pid_file: Path) -> None:
+    failures: list[BundleUnavailable] = []
+
+    def work() -> None:
+        try:
+            checked(hanging, large.question())
+        except BundleUnavailable as failed:
+            failures.append(failed)
+
+    waiting = [threading.Thread(target=work) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    pid = pid_of(pid_file)
+    hanging.close()
+    for thread in waiting:
+        thread.join(PATIENCE_SECONDS)
+    assert [(failed.code, failed.detail) for failed in failures] == [(FAILED, "the gate is stopping")] * 2
+    assert is_gone(pid)
+
+
+def test_small_bundles_are_still_checked_when_the_gate_stops() -> None:
+    verifier = BundleVerifier()
+    verifier.close()
+    assert checked(verifier, large.question(good_bundle())).name == "main"
+
+
+def test_next_bundle_is_checked_when_the_one_before_failed(tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    text = "import runpy\nif not os.path.exists(sys.argv[1]): open(sys.argv[1], 'w').close(); sys.exit(1)\n"
+    command = (*script(text + "runpy.run_module('pdp.bundle_child', run_name='__main__')"), str(once))
+    verifier = BundleVerifier(large_bytes=0, command=command)
+    with pytest.raises(BundleUnavailable):
+        checked(verifier, large.question())
+    assert checked(verifier, large.question()).sequence == 7
+
+
+def test_child_gets_none_of_the_environment_when_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_TEST_SECRET", "do not hand on")
+    text = "sys.stdin.buffer.read(); say(refusal_frame(BundleRefused('names', ' '.join(sorted(os.environ)))))"
+    with pytest.raises(BundleRefused) as said:
+        checked(BundleVerifier(large_bytes=0, command=script(text)), large.question())
+    assert (
+        {"PYTHONPATH"}
+        <= set(said.value.detail.split())
+        <= {*("PYTHONPATH", "LD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT", "LC_CTYPE")}
+    )
