@@ -27,7 +27,7 @@ from gateway.store.port import (
     StoreUnavailable,
     WallClock,
 )
-from gateway.store.schema import SCHEMA_VERSION, sqlite_ddl
+from gateway.store.rows import for_rows, in_chunks
 from gateway.store.sealing import SealBroken, Sealer, TenantKeys
 from gateway.store.sqlite_effects_driver import EffectRunner
 from gateway.store.sqlite_errors_driver import unavailable
@@ -179,14 +179,14 @@ class SqliteAppender:
             os.close(directory)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        for statement in sqlite_ddl():
+        for statement in statements.TABLES:
             connection.execute(statement)
         found = connection.execute(statements.GET_META, {"name_": "schema_version"}).fetchone()
         if found is None:
-            connection.execute(statements.PUT_META, {"name": "schema_version", "value": SCHEMA_VERSION})
-        elif found[0] != SCHEMA_VERSION:
+            connection.execute(statements.PUT_META, {"name": "schema_version", "value": statements.SCHEMA_VERSION})
+        elif found[0] != statements.SCHEMA_VERSION:
             raise StoreUnavailable(
-                "store_version", f"the file has schema {found[0]}, this is {SCHEMA_VERSION}", fatal=True
+                "store_version", f"the file has schema {found[0]}, this is {statements.SCHEMA_VERSION}", fatal=True
             )
         highest = connection.execute(statements.GET_META, {"name_": "highest_wall"}).fetchone()
         self._highest_wall = 0 if highest is None else highest[0]
@@ -286,8 +286,8 @@ class SqliteAppender:
             (statements.INSERT_INTENT, batch.opened),
             (statements.DELETE_INTENT, batch.closed),
         ):
-            for size, values in statements.in_chunks(rows):
-                connection.execute(statements.for_rows(statement, size), values)
+            for size, values in in_chunks(rows):
+                connection.execute(for_rows(statement, size), values)
         for head in batch.heads.values():
             connection.execute(statements.UPDATE_HEAD, (head.next_seq, head.hash, *head.hlc, head.log_id))
         if batch.now >= self._highest_wall + WALL_STEP_MS:

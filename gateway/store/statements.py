@@ -1,4 +1,4 @@
-"""The SQL of the SQLite driver, compiled once from the tables of `schema`.
+"""The SQL of the SQLite driver. Written by `python -m tools.sql` from `tools/sql`: change it there.
 
 Guarantees: no statement is put together from values; every value is a bound parameter. The ones of the hot path take
 positional parameters, the others named ones.
@@ -6,307 +6,268 @@ positional parameters, the others named ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import (
-    Delete,
-    Insert,
-    Select,
-    Update,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal_column,
-    or_,
-    select,
-    tuple_,
-    update,
-)
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql.elements import ColumnElement
+SCHEMA_VERSION: Final = 1
 
-from gateway.store.schema import (
-    answers,
-    approvals,
-    calls,
-    differences,
-    inputs,
-    keys,
-    logs,
-    meta,
-    open_intents,
-    records,
-    sequences,
-    switches,
-)
-
-
-def _compiled(statement: Select[Any] | Insert | Update | Delete, style: str = "named") -> str:
-    dialect = sqlite.dialect(paramstyle=style)
-    return str(statement.compile(dialect=dialect))
-
-
-ROWS_AT_ONCE: Final = (64, 32, 16, 12, 8, 7, 6, 5, 4, 3, 2, 1)
-"""How many rows one statement takes: every small size is one statement, and all of them fit the statement cache."""
-
-
-@lru_cache(maxsize=64)
-def for_rows(statement: str, rows: int) -> str:
-    """A positional statement with one row of parameters, made to take `rows` of them."""
-    start = statement.index("(?")
-    end = statement.index(")", start) + 1
-    return statement[:start] + ", ".join([statement[start:end]] * rows) + statement[end:]
-
-
-def in_chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, list[Any]]]:
-    """`rows` in the sizes of `ROWS_AT_ONCE`: how many, and their parameters one after the other."""
-    begin = 0
-    while begin < len(rows):
-        size = next(size for size in ROWS_AT_ONCE if size <= len(rows) - begin)
-        yield size, [value for row in rows[begin : begin + size] for value in row]
-        begin += size
-
-
-def _p(name: str) -> ColumnElement[Any]:
-    return bindparam(name)
-
-
-_NONE: Final[ColumnElement[Any]] = literal_column("0")
-"""SQLAlchemy's SQLite dialect otherwise adds an offset parameter of its own to each limit."""
-
-# Hot path, positional.
-LOG_HEAD: Final = _compiled(
-    select(logs.c.id, logs.c.next_seq, logs.c.hash, logs.c.hlc_ms, logs.c.hlc_count).where(
-        logs.c.tenant == _p("tenant"), logs.c.workspace == _p("workspace")
+TABLES: Final = (
+    (
+        "CREATE TABLE IF NOT EXISTS answers ( id INTEGER NOT NULL, log_id INTEGER NOT NULL, call TEXT NOT "
+        "NULL, expires BIGINT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (id), UNIQUE (log_id, call) )"
     ),
-    "qmark",
+    ("CREATE INDEX IF NOT EXISTS answers_by_expiry ON answers (expires)"),
+    (
+        "CREATE TABLE IF NOT EXISTS approvals ( id TEXT NOT NULL, log_id INTEGER NOT NULL, version INTEGER "
+        "NOT NULL, state TEXT NOT NULL, action_digest TEXT NOT NULL, attach_key TEXT NOT NULL, requester TEXT"
+        " NOT NULL, created BIGINT NOT NULL, deadline BIGINT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (id)"
+        " )"
+    ),
+    ("CREATE INDEX IF NOT EXISTS approvals_by_age ON approvals (log_id, created, id)"),
+    ("CREATE INDEX IF NOT EXISTS approvals_by_deadline ON approvals (state, deadline)"),
+    ("CREATE INDEX IF NOT EXISTS approvals_by_requester ON approvals (log_id, requester, state, deadline)"),
+    ("CREATE INDEX IF NOT EXISTS approvals_by_state ON approvals (log_id, state, created, id)"),
+    (
+        "CREATE UNIQUE INDEX IF NOT EXISTS approvals_open ON approvals (log_id, attach_key) WHERE state IN "
+        "('pending', 'approved')"
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS calls ( log_id INTEGER NOT NULL, id TEXT NOT NULL, subject TEXT NOT NULL,"
+        " issuer TEXT NOT NULL, instance TEXT NOT NULL, action TEXT NOT NULL, state TEXT NOT NULL, effect "
+        "TEXT NOT NULL, code TEXT, decision TEXT NOT NULL, approval TEXT, status INTEGER, created BIGINT NOT "
+        "NULL, PRIMARY KEY (log_id, id) ) WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS differences ( id INTEGER NOT NULL, log_id INTEGER NOT NULL, call TEXT NOT"
+        " NULL, at BIGINT NOT NULL, expires BIGINT NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL, PRIMARY "
+        "KEY (id) )"
+    ),
+    ("CREATE INDEX IF NOT EXISTS differences_by_age ON differences (log_id, id)"),
+    ("CREATE INDEX IF NOT EXISTS differences_by_expiry ON differences (expires)"),
+    ("CREATE INDEX IF NOT EXISTS differences_by_kind ON differences (log_id, kind, id)"),
+    (
+        "CREATE TABLE IF NOT EXISTS inputs ( id INTEGER NOT NULL, log_id INTEGER NOT NULL, call TEXT NOT "
+        "NULL, at BIGINT NOT NULL, expires BIGINT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (id), UNIQUE "
+        "(log_id, call) )"
+    ),
+    ("CREATE INDEX IF NOT EXISTS inputs_by_age ON inputs (log_id, id)"),
+    ("CREATE INDEX IF NOT EXISTS inputs_by_call ON inputs (call)"),
+    ("CREATE INDEX IF NOT EXISTS inputs_by_expiry ON inputs (expires)"),
+    (
+        "CREATE TABLE IF NOT EXISTS keys ( log_id INTEGER NOT NULL, scope TEXT NOT NULL, request_digest TEXT "
+        "NOT NULL, call TEXT NOT NULL, state TEXT NOT NULL, expires BIGINT NOT NULL, PRIMARY KEY (log_id, "
+        "scope) ) WITHOUT ROWID"
+    ),
+    ("CREATE INDEX IF NOT EXISTS keys_by_expiry ON keys (expires)"),
+    (
+        "CREATE TABLE IF NOT EXISTS logs ( id INTEGER NOT NULL, tenant TEXT NOT NULL, workspace TEXT NOT "
+        "NULL, next_seq BIGINT NOT NULL, hash TEXT NOT NULL, hlc_ms BIGINT NOT NULL, hlc_count BIGINT NOT "
+        "NULL, PRIMARY KEY (id), UNIQUE (tenant, workspace) )"
+    ),
+    ("CREATE TABLE IF NOT EXISTS meta ( name TEXT NOT NULL, value BIGINT NOT NULL, PRIMARY KEY (name) )"),
+    (
+        "CREATE TABLE IF NOT EXISTS open_intents ( log_id INTEGER NOT NULL, call TEXT NOT NULL, seq BIGINT "
+        "NOT NULL, wall BIGINT NOT NULL, PRIMARY KEY (log_id, call) ) WITHOUT ROWID"
+    ),
+    ("CREATE TABLE IF NOT EXISTS sequences ( name TEXT NOT NULL, sequence BIGINT NOT NULL, PRIMARY KEY (name) )"),
+    (
+        "CREATE TABLE IF NOT EXISTS switches ( scope TEXT NOT NULL, tenant TEXT NOT NULL, reason TEXT NOT "
+        "NULL, set_by TEXT NOT NULL, set_at BIGINT NOT NULL, PRIMARY KEY (scope) )"
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS records ( id INTEGER NOT NULL, log_id INTEGER NOT NULL, seq BIGINT NOT "
+        "NULL, call TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (id), UNIQUE (log_id, seq), FOREIGN "
+        "KEY(log_id) REFERENCES logs (id) )"
+    ),
+    ("CREATE INDEX IF NOT EXISTS records_by_call ON records (call, log_id)"),
 )
-INSERT_RECORD: Final = _compiled(
-    insert(records).values(log_id=_p("log_id"), seq=_p("seq"), call=_p("call"), data=_p("data")), "qmark"
-)
-INSERT_INTENT: Final = _compiled(
-    insert(open_intents)
-    .prefix_with("OR REPLACE")
-    .values(log_id=_p("log_id"), call=_p("call"), seq=_p("seq"), wall=_p("wall")),
-    "qmark",
-)
-DELETE_INTENT: Final = (
-    _compiled(delete(open_intents), "qmark")
-    + f" WHERE ({open_intents.c.log_id.name}, {open_intents.c.call.name}) IN (VALUES (?, ?))"
-)
-UPDATE_HEAD: Final = _compiled(
-    update(logs)
-    .where(logs.c.id == _p("log"))
-    .values(next_seq=_p("next_seq"), hash=_p("hash"), hlc_ms=_p("hlc_ms"), hlc_count=_p("hlc_count")),
-    "qmark",
-)
+"""Create whatever does not exist yet, in this order."""
 
-# Writer, named.
-INSERT_LOG: Final = _compiled(
-    insert(logs).values({name: _p(name) for name in ("tenant", "workspace", "next_seq", "hash", "hlc_ms", "hlc_count")})
+LOG_HEAD: Final = (
+    "SELECT logs.id, logs.next_seq, logs.hash, logs.hlc_ms, logs.hlc_count FROM logs WHERE logs.tenant = "
+    "? AND logs.workspace = ?"
 )
-PUT_META: Final = _compiled(insert(meta).prefix_with("OR REPLACE").values(name=_p("name"), value=_p("value")))
-GET_META: Final = _compiled(select(meta.c.value).where(meta.c.name == _p("name_")))
-
-_key = and_(keys.c.log_id == _p("log"), keys.c.scope == _p("scope_"))
-_claimed = keys.c.state == literal_column("'claimed'")
-GET_KEY: Final = _compiled(select(keys.c.request_digest, keys.c.call, keys.c.state, keys.c.expires).where(_key))
-PUT_KEY: Final = _compiled(insert(keys).prefix_with("OR REPLACE").values({c.name: _p(c.name) for c in keys.c}))
-SETTLE_KEY: Final = _compiled(update(keys).where(_key, keys.c.call == _p("call_")).values(state=_p("state")))
-RELEASE_KEY: Final = _compiled(delete(keys).where(_key, keys.c.call == _p("call_"), _claimed))
-KEYS_UNKNOWN: Final = _compiled(
-    update(keys)
-    .where(keys.c.log_id == _p("log"), keys.c.call == _p("call_"), _claimed)
-    .values(state=literal_column("'unknown'"))
+INSERT_RECORD: Final = "INSERT INTO records (log_id, seq, call, data) VALUES (?, ?, ?, ?)"
+INSERT_INTENT: Final = "INSERT OR REPLACE INTO open_intents (log_id, call, seq, wall) VALUES (?, ?, ?, ?)"
+DELETE_INTENT: Final = "DELETE FROM open_intents WHERE (log_id, call) IN (VALUES (?, ?))"
+UPDATE_HEAD: Final = "UPDATE logs SET next_seq=?, hash=?, hlc_ms=?, hlc_count=? WHERE logs.id = ?"
+INSERT_LOG: Final = (
+    "INSERT INTO logs (tenant, workspace, next_seq, hash, hlc_ms, hlc_count) VALUES (:tenant, :workspace,"
+    " :next_seq, :hash, :hlc_ms, :hlc_count)"
 )
-CALLS_UNKNOWN: Final = _compiled(
-    update(calls)
-    .where(calls.c.log_id == _p("log"), calls.c.id == _p("call_"))
-    .values(state=literal_column("'unknown'"), code=literal_column("'outcome_unknown'"), status=literal_column("NULL"))
+PUT_META: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES (:name, :value)"
+GET_META: Final = "SELECT meta.value FROM meta WHERE meta.name = :name_"
+GET_KEY: Final = (
+    "SELECT keys.request_digest, keys.call, keys.state, keys.expires FROM keys WHERE keys.log_id = :log "
+    "AND keys.scope = :scope_"
 )
-PUT_ANSWER: Final = _compiled(
-    insert(answers)
-    .prefix_with("OR REPLACE")
-    .values({name: _p(name) for name in ("log_id", "call", "expires", "sealed")})
+PUT_KEY: Final = (
+    "INSERT OR REPLACE INTO keys (log_id, scope, request_digest, call, state, expires) VALUES (:log_id, "
+    ":scope, :request_digest, :call, :state, :expires)"
 )
-PUT_CALL: Final = _compiled(insert(calls).prefix_with("OR REPLACE").values({c.name: _p(c.name) for c in calls.c}))
-PRUNE_KEYS: Final = _compiled(delete(keys).where(keys.c.expires <= _p("now")))
-PRUNE_ANSWERS: Final = _compiled(delete(answers).where(answers.c.expires <= _p("now")))
-PUT_INPUT: Final = _compiled(
-    insert(inputs)
-    .prefix_with("OR REPLACE")
-    .values({name: _p(name) for name in ("log_id", "call", "at", "expires", "sealed")})
+SETTLE_KEY: Final = (
+    "UPDATE keys SET state=:state WHERE keys.log_id = :log AND keys.scope = :scope_ AND keys.call = :call_"
 )
-PUT_DIFFERENCE: Final = _compiled(
-    insert(differences).values({name: _p(name) for name in ("log_id", "call", "at", "expires", "kind", "data")})
+RELEASE_KEY: Final = (
+    "DELETE FROM keys WHERE keys.log_id = :log AND keys.scope = :scope_ AND keys.call = :call_ AND "
+    "keys.state = 'claimed'"
 )
-PRUNE_INPUTS: Final = _compiled(delete(inputs).where(inputs.c.expires <= _p("now")))
-PRUNE_DIFFERENCES: Final = _compiled(
-    delete(differences).where(
-        or_(
-            differences.c.expires <= _p("now"),
-            differences.c.id <= select(func.max(differences.c.id)).scalar_subquery() - _p("kept"),
-        )
-    )
+KEYS_UNKNOWN: Final = (
+    "UPDATE keys SET state='unknown' WHERE keys.log_id = :log AND keys.call = :call_ AND keys.state = 'claimed'"
 )
-
-_pending = approvals.c.state == literal_column("'pending'")
-_open = approvals.c.state.in_([literal_column("'pending'"), literal_column("'approved'")])
-INSERT_APPROVAL: Final = _compiled(insert(approvals).values({c.name: _p(c.name) for c in approvals.c}))
-OPEN_OF_CALL: Final = _compiled(
-    select(approvals.c.id, approvals.c.sealed).where(
-        approvals.c.log_id == _p("log"), approvals.c.attach_key == _p("attach"), _open
-    )
+CALLS_UNKNOWN: Final = (
+    "UPDATE calls SET state='unknown', code='outcome_unknown', status=NULL WHERE calls.log_id = :log AND "
+    "calls.id = :call_"
 )
-COUNT_OPEN_OF_REQUESTER: Final = _compiled(
-    select(func.count()).where(
-        approvals.c.log_id == _p("log"), approvals.c.requester == _p("who"), _open, approvals.c.deadline > _p("now")
-    )
+PUT_ANSWER: Final = (
+    "INSERT OR REPLACE INTO answers (log_id, call, expires, sealed) VALUES (:log_id, :call, :expires, :sealed)"
 )
-CHANGE_APPROVAL: Final = _compiled(
-    update(approvals)
-    .where(approvals.c.log_id == _p("log"), approvals.c.id == _p("id_"), approvals.c.version == _p("expected_version"))
-    .values(version=_p("version"), state=_p("state"), deadline=_p("deadline"), sealed=_p("sealed"))
+PUT_CALL: Final = (
+    "INSERT OR REPLACE INTO calls (log_id, id, subject, issuer, instance, action, state, effect, code, "
+    "decision, approval, status, created) VALUES (:log_id, :id, :subject, :issuer, :instance, :action, "
+    ":state, :effect, :code, :decision, :approval, :status, :created)"
 )
-PUT_SWITCH: Final = _compiled(
-    insert(switches).prefix_with("OR REPLACE").values({c.name: _p(c.name) for c in switches.c})
+PRUNE_KEYS: Final = "DELETE FROM keys WHERE keys.expires <= :now"
+PRUNE_ANSWERS: Final = "DELETE FROM answers WHERE answers.expires <= :now"
+PUT_INPUT: Final = (
+    "INSERT OR REPLACE INTO inputs (log_id, call, at, expires, sealed) VALUES (:log_id, :call, :at, :expires, :sealed)"
 )
-DELETE_SWITCH: Final = _compiled(
-    delete(switches).where(switches.c.scope == _p("scope_"), switches.c.tenant == _p("tenant_"))
+PUT_DIFFERENCE: Final = (
+    "INSERT INTO differences (log_id, call, at, expires, kind, data) VALUES (:log_id, :call, :at, "
+    ":expires, :kind, :data)"
 )
-PUT_SEQUENCE: Final = _compiled(
-    insert(sequences).prefix_with("OR REPLACE").values(name=_p("name"), sequence=_p("sequence"))
+PRUNE_INPUTS: Final = "DELETE FROM inputs WHERE inputs.expires <= :now"
+PRUNE_DIFFERENCES: Final = (
+    "DELETE FROM differences WHERE differences.expires <= :now OR differences.id <= (SELECT "
+    "max(differences.id) AS max_1 FROM differences) - :kept"
 )
-
-# Reads, named.
-GET_SEQUENCE: Final = _compiled(select(sequences.c.sequence).where(sequences.c.name == _p("name_")))
-GET_LOG: Final = _compiled(
-    select(logs.c.id, logs.c.next_seq, logs.c.hash).where(
-        logs.c.tenant == _p("tenant"), logs.c.workspace == _p("workspace")
-    )
+INSERT_APPROVAL: Final = (
+    "INSERT INTO approvals (id, log_id, version, state, action_digest, attach_key, requester, created, "
+    "deadline, sealed) VALUES (:id, :log_id, :version, :state, :action_digest, :attach_key, :requester, "
+    ":created, :deadline, :sealed)"
 )
-LIST_LOGS: Final = _compiled(
-    select(logs.c.id, logs.c.tenant, logs.c.workspace, logs.c.next_seq, logs.c.hash).order_by(
-        logs.c.tenant, logs.c.workspace
-    )
+OPEN_OF_CALL: Final = (
+    "SELECT approvals.id, approvals.sealed FROM approvals WHERE approvals.log_id = :log AND "
+    "approvals.attach_key = :attach AND approvals.state IN ('pending', 'approved')"
 )
-GET_APPROVAL: Final = _compiled(
-    select(approvals.c.sealed).where(approvals.c.log_id == _p("log"), approvals.c.id == _p("id_"))
+COUNT_OPEN_OF_REQUESTER: Final = (
+    "SELECT count(*) AS count_1 FROM approvals WHERE approvals.log_id = :log AND approvals.requester = "
+    ":who AND approvals.state IN ('pending', 'approved') AND approvals.deadline > :now"
 )
-_older = and_(
-    approvals.c.log_id == _p("log"), tuple_(approvals.c.created, approvals.c.id) < tuple_(_p("created"), _p("id_"))
+CHANGE_APPROVAL: Final = (
+    "UPDATE approvals SET version=:version, state=:state, deadline=:deadline, sealed=:sealed WHERE "
+    "approvals.log_id = :log AND approvals.id = :id_ AND approvals.version = :expected_version"
 )
-_live = approvals.c.deadline > _p("now")
-_newest_first = (approvals.c.created.desc(), approvals.c.id.desc())
-_list = select(approvals.c.id, approvals.c.sealed)
-LIST_APPROVALS: Final = _compiled(_list.where(_older).order_by(*_newest_first).limit(_p("count")).offset(_NONE))
-LIST_BY_STATE: Final = _compiled(
-    _list.where(_older, approvals.c.state == _p("state_")).order_by(*_newest_first).limit(_p("count")).offset(_NONE)
+PUT_SWITCH: Final = (
+    "INSERT OR REPLACE INTO switches (scope, tenant, reason, set_by, set_at) VALUES (:scope, :tenant, "
+    ":reason, :set_by, :set_at)"
 )
-LIST_LIVE: Final = _compiled(
-    _list.where(_older, approvals.c.state == _p("state_"), _live)
-    .order_by(*_newest_first)
-    .limit(_p("count"))
-    .offset(_NONE)
+DELETE_SWITCH: Final = "DELETE FROM switches WHERE switches.scope = :scope_ AND switches.tenant = :tenant_"
+PUT_SEQUENCE: Final = "INSERT OR REPLACE INTO sequences (name, sequence) VALUES (:name, :sequence)"
+GET_SEQUENCE: Final = "SELECT sequences.sequence FROM sequences WHERE sequences.name = :name_"
+GET_LOG: Final = (
+    "SELECT logs.id, logs.next_seq, logs.hash FROM logs WHERE logs.tenant = :tenant AND logs.workspace = :workspace"
 )
-LIST_EXPIRED: Final = _compiled(
-    _list.where(
-        _older,
-        or_(approvals.c.state == literal_column("'expired'"), and_(_open, approvals.c.deadline <= _p("now"))),
-    )
-    .order_by(*_newest_first)
-    .limit(_p("count"))
-    .offset(_NONE)
+LIST_LOGS: Final = (
+    "SELECT logs.id, logs.tenant, logs.workspace, logs.next_seq, logs.hash FROM logs ORDER BY "
+    "logs.tenant, logs.workspace"
 )
-COUNT_PENDING: Final = _compiled(select(func.count()).select_from(approvals).where(_pending, _live))
-DUE_APPROVALS: Final = _compiled(
-    select(approvals.c.id, approvals.c.sealed, logs.c.tenant, logs.c.workspace)
-    .select_from(approvals.join(logs, logs.c.id == approvals.c.log_id))
-    .where(_open, approvals.c.deadline <= _p("now"))
-    .order_by(approvals.c.deadline)
-    .limit(_p("count"))
-    .offset(_NONE)
+GET_APPROVAL: Final = "SELECT approvals.sealed FROM approvals WHERE approvals.log_id = :log AND approvals.id = :id_"
+LIST_APPROVALS: Final = (
+    "SELECT approvals.id, approvals.sealed FROM approvals WHERE approvals.log_id = :log AND "
+    "(approvals.created, approvals.id) < (:created, :id_) ORDER BY approvals.created DESC, approvals.id "
+    "DESC LIMIT :count OFFSET 0"
 )
-GET_ANSWER: Final = _compiled(
-    select(answers.c.sealed).where(
-        answers.c.log_id == _p("log"), answers.c.call == _p("call_"), answers.c.expires > _p("now")
-    )
+LIST_BY_STATE: Final = (
+    "SELECT approvals.id, approvals.sealed FROM approvals WHERE approvals.log_id = :log AND "
+    "(approvals.created, approvals.id) < (:created, :id_) AND approvals.state = :state_ ORDER BY "
+    "approvals.created DESC, approvals.id DESC LIMIT :count OFFSET 0"
 )
-GET_CALL: Final = _compiled(select(calls).where(calls.c.log_id == _p("log"), calls.c.id == _p("id_")))
-RECORDS_OF_CALL: Final = _compiled(
-    select(records.c.data)
-    .where(records.c.call == _p("call_"), records.c.log_id == _p("log"))
-    .order_by(records.c.id)
-    .limit(_p("count"))
-    .offset(_NONE)
+LIST_LIVE: Final = (
+    "SELECT approvals.id, approvals.sealed FROM approvals WHERE approvals.log_id = :log AND "
+    "(approvals.created, approvals.id) < (:created, :id_) AND approvals.state = :state_ AND "
+    "approvals.deadline > :now ORDER BY approvals.created DESC, approvals.id DESC LIMIT :count OFFSET 0"
 )
-LIST_RECORDS: Final = _compiled(
-    select(records.c.seq, records.c.data)
-    .where(records.c.log_id == _p("log"), records.c.seq >= _p("first"))
-    .order_by(records.c.seq)
-    .limit(_p("count"))
-    .offset(_NONE)
+LIST_EXPIRED: Final = (
+    "SELECT approvals.id, approvals.sealed FROM approvals WHERE approvals.log_id = :log AND "
+    "(approvals.created, approvals.id) < (:created, :id_) AND (approvals.state = 'expired' OR "
+    "approvals.state IN ('pending', 'approved') AND approvals.deadline <= :now) ORDER BY "
+    "approvals.created DESC, approvals.id DESC LIMIT :count OFFSET 0"
 )
-_kept = select(inputs.c.id, inputs.c.call, inputs.c.at, inputs.c.sealed)
-_kept_still = inputs.c.expires > _p("now")
-GET_INPUT: Final = _compiled(_kept.where(inputs.c.log_id == _p("log"), inputs.c.call == _p("call_"), _kept_still))
-LIST_INPUTS: Final = _compiled(
-    _kept.where(inputs.c.log_id == _p("log"), inputs.c.id < _p("before"), _kept_still)
-    .order_by(inputs.c.id.desc())
-    .limit(_p("count"))
-    .offset(_NONE)
+COUNT_PENDING: Final = (
+    "SELECT count(*) AS count_1 FROM approvals WHERE approvals.state = 'pending' AND approvals.deadline > :now"
 )
-FIND_INPUT: Final = _compiled(
-    select(logs.c.tenant, logs.c.workspace, inputs.c.id, inputs.c.call, inputs.c.at, inputs.c.sealed)
-    .select_from(inputs.join(logs, logs.c.id == inputs.c.log_id))
-    .where(inputs.c.call == _p("call_"), _kept_still)
-    .order_by(inputs.c.id.desc())
-    .limit(_p("count"))
-    .offset(_NONE)
+DUE_APPROVALS: Final = (
+    "SELECT approvals.id, approvals.sealed, logs.tenant, logs.workspace FROM approvals JOIN logs ON "
+    "logs.id = approvals.log_id WHERE approvals.state IN ('pending', 'approved') AND approvals.deadline "
+    "<= :now ORDER BY approvals.deadline LIMIT :count OFFSET 0"
 )
-NEWEST_INPUTS: Final = _compiled(
-    select(logs.c.tenant, logs.c.workspace, inputs.c.id, inputs.c.call, inputs.c.at, inputs.c.sealed)
-    .select_from(inputs.join(logs, logs.c.id == inputs.c.log_id))
-    .where(_kept_still)
-    .order_by(inputs.c.id.desc())
-    .limit(_p("count"))
-    .offset(_NONE)
+GET_ANSWER: Final = (
+    "SELECT answers.sealed FROM answers WHERE answers.log_id = :log AND answers.call = :call_ AND "
+    "answers.expires > :now"
 )
-FIND_RECORDS: Final = _compiled(
-    select(records.c.data).where(records.c.call == _p("call_")).order_by(records.c.id).limit(_p("count")).offset(_NONE)
+GET_CALL: Final = (
+    "SELECT calls.log_id, calls.id, calls.subject, calls.issuer, calls.instance, calls.action, "
+    "calls.state, calls.effect, calls.code, calls.decision, calls.approval, calls.status, calls.created "
+    "FROM calls WHERE calls.log_id = :log AND calls.id = :id_"
 )
-_differing = select(
-    differences.c.call, differences.c.id, differences.c.at, differences.c.kind, differences.c.data
-).where(differences.c.log_id == _p("log"), differences.c.id < _p("before"), differences.c.expires > _p("now"))
-LIST_DIFFERENCES: Final = _compiled(_differing.order_by(differences.c.id.desc()).limit(_p("count")).offset(_NONE))
-LIST_DIFFERENCES_OF_KIND: Final = _compiled(
-    _differing.where(differences.c.kind == _p("kind_"))
-    .order_by(differences.c.id.desc())
-    .limit(_p("count"))
-    .offset(_NONE)
+RECORDS_OF_CALL: Final = (
+    "SELECT records.data FROM records WHERE records.call = :call_ AND records.log_id = :log ORDER BY "
+    "records.id LIMIT :count OFFSET 0"
 )
-COUNT_DIFFERENCES: Final = _compiled(
-    select(differences.c.kind, func.count())
-    .where(differences.c.log_id == _p("log"), differences.c.expires > _p("now"))
-    .group_by(differences.c.kind)
+LIST_RECORDS: Final = (
+    "SELECT records.seq, records.data FROM records WHERE records.log_id = :log AND records.seq >= :first "
+    "ORDER BY records.seq LIMIT :count OFFSET 0"
 )
-LIST_SWITCHES: Final = _compiled(select(switches).order_by(switches.c.scope))
-LIST_INTENTS: Final = _compiled(
-    select(logs.c.tenant, logs.c.workspace, open_intents.c.call, open_intents.c.seq, open_intents.c.wall)
-    .select_from(open_intents.join(logs, logs.c.id == open_intents.c.log_id))
-    .order_by(open_intents.c.wall)
-    .limit(_p("count"))
-    .offset(_NONE)
+GET_INPUT: Final = (
+    "SELECT inputs.id, inputs.call, inputs.at, inputs.sealed FROM inputs WHERE inputs.log_id = :log AND "
+    "inputs.call = :call_ AND inputs.expires > :now"
 )
-_written = select(logs.c.tenant, logs.c.workspace, records.c.seq, records.c.data).select_from(
-    records.join(logs, logs.c.id == records.c.log_id)
+LIST_INPUTS: Final = (
+    "SELECT inputs.id, inputs.call, inputs.at, inputs.sealed FROM inputs WHERE inputs.log_id = :log AND "
+    "inputs.id < :before AND inputs.expires > :now ORDER BY inputs.id DESC LIMIT :count OFFSET 0"
 )
-NEWEST_RECORDS: Final = _compiled(_written.order_by(records.c.id.desc()).limit(_p("count")).offset(_NONE))
-RECORDS_AFTER: Final = _compiled(
-    _written.where(records.c.id > _p("position")).order_by(records.c.id).limit(_p("count")).offset(_NONE)
+FIND_INPUT: Final = (
+    "SELECT logs.tenant, logs.workspace, inputs.id, inputs.call, inputs.at, inputs.sealed FROM inputs "
+    "JOIN logs ON logs.id = inputs.log_id WHERE inputs.call = :call_ AND inputs.expires > :now ORDER BY "
+    "inputs.id DESC LIMIT :count OFFSET 0"
 )
-LAST_POSITION: Final = _compiled(select(func.max(records.c.id)))
+NEWEST_INPUTS: Final = (
+    "SELECT logs.tenant, logs.workspace, inputs.id, inputs.call, inputs.at, inputs.sealed FROM inputs "
+    "JOIN logs ON logs.id = inputs.log_id WHERE inputs.expires > :now ORDER BY inputs.id DESC LIMIT "
+    ":count OFFSET 0"
+)
+FIND_RECORDS: Final = (
+    "SELECT records.data FROM records WHERE records.call = :call_ ORDER BY records.id LIMIT :count OFFSET 0"
+)
+LIST_DIFFERENCES: Final = (
+    "SELECT differences.call, differences.id, differences.at, differences.kind, differences.data FROM "
+    "differences WHERE differences.log_id = :log AND differences.id < :before AND differences.expires > "
+    ":now ORDER BY differences.id DESC LIMIT :count OFFSET 0"
+)
+LIST_DIFFERENCES_OF_KIND: Final = (
+    "SELECT differences.call, differences.id, differences.at, differences.kind, differences.data FROM "
+    "differences WHERE differences.log_id = :log AND differences.id < :before AND differences.expires > "
+    ":now AND differences.kind = :kind_ ORDER BY differences.id DESC LIMIT :count OFFSET 0"
+)
+COUNT_DIFFERENCES: Final = (
+    "SELECT differences.kind, count(*) AS count_1 FROM differences WHERE differences.log_id = :log AND "
+    "differences.expires > :now GROUP BY differences.kind"
+)
+LIST_SWITCHES: Final = (
+    "SELECT switches.scope, switches.tenant, switches.reason, switches.set_by, switches.set_at FROM "
+    "switches ORDER BY switches.scope"
+)
+LIST_INTENTS: Final = (
+    "SELECT logs.tenant, logs.workspace, open_intents.call, open_intents.seq, open_intents.wall FROM "
+    "open_intents JOIN logs ON logs.id = open_intents.log_id ORDER BY open_intents.wall LIMIT :count "
+    "OFFSET 0"
+)
+NEWEST_RECORDS: Final = (
+    "SELECT logs.tenant, logs.workspace, records.seq, records.data FROM records JOIN logs ON logs.id = "
+    "records.log_id ORDER BY records.id DESC LIMIT :count OFFSET 0"
+)
+RECORDS_AFTER: Final = (
+    "SELECT logs.tenant, logs.workspace, records.seq, records.data FROM records JOIN logs ON logs.id = "
+    "records.log_id WHERE records.id > :position ORDER BY records.id LIMIT :count OFFSET 0"
+)
+LAST_POSITION: Final = "SELECT max(records.id) AS max_1 FROM records"

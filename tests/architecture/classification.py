@@ -102,7 +102,9 @@ PURE: frozenset[str] = frozenset(
     gateway.store.contexts
     gateway.store.derived
     gateway.store.port
+    gateway.store.rows
     gateway.store.sealing
+    gateway.store.statements
     pdp.bundle_frames
     pdp.circuit
     pdp.coverage
@@ -229,12 +231,10 @@ SHELL: frozenset[str] = frozenset(
     gateway.store.frames
     gateway.store.process_client
     gateway.store.process_driver
-    gateway.store.schema
     gateway.store.sqlite
     gateway.store.sqlite_effects_driver
     gateway.store.sqlite_errors_driver
     gateway.store.sqlite_reads_driver
-    gateway.store.statements
     gateway.watching
     pdp.agreement
     pdp.aside

@@ -12,8 +12,8 @@ import pytest
 from gateway.ledger.record import Appended, freeze
 from gateway.store.guard_driver import DiskRoom
 from gateway.store.port import BatchItem, StoreUnavailable
-from gateway.store.schema import SCHEMA_VERSION
 from gateway.store.sqlite import SqliteAppender
+from gateway.store.statements import SCHEMA_VERSION
 from tests.gateway.store.build import AMPLE, KEYS, LOG, START, draft
 
 

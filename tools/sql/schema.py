@@ -1,4 +1,4 @@
-"""The tables, described once.
+"""The tables, described once; `python -m tools.sql` writes what the gate runs with.
 
 Guarantees: every table is scoped to a log (tenant, workspace) or to a tenant; a log has each `seq` once; an approval
 that is open is the only open one for its call. Leaves to the drivers how statements run.

@@ -1,0 +1,1 @@
+"""What the gate's SQL is written from."""
