@@ -12,33 +12,30 @@ gate. Only a Unix socket or a loopback address is accepted, because the answer c
 from __future__ import annotations
 
 import asyncio
+import importlib
 import ipaddress
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
-from opa_client.opa_async import AsyncOpaClient
 
 from pdp.circuit import Circuit
 from pdp.engine import ENTRYPOINT
-from pdp.errors import EngineBehind, EngineErred, EngineFailed, EngineUndefined, PdpError
+from pdp.errors import EngineBehind, EngineFailed, EngineUndefined, PdpError
+from pdp.opa_address import OpaAddress
 from pdp.prepared import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bundles.trusted_set import TrustedBundle
+    from pdp.opa_session import OpaSession
 
 ENGINE_NAME = "opa"
 DEADLINE_SECONDS = 1.0
-ANSWER_MAX_BYTES = 2 << 20
-CONNECTIONS_MAX_COUNT = 64
-KEEPALIVE_SECONDS = 15.0
 _NOTHING = "tidegate/nothing"
 """A path that no bundle defines: its answer says the revision and no more."""
-_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
 class OpaAddressRefused(PdpError):
@@ -70,7 +67,8 @@ class OpaServerEngine:
 
     async def connect(self, bundle: TrustedBundle) -> OpaServerPolicy:
         """A policy that answers for ``bundle`` and refuses answers of any other revision."""
-        client = _Client(self._address, self._deadline_seconds)
+        session = await asyncio.to_thread(importlib.import_module, "pdp.opa_session")  # its library is large
+        client: OpaSession = session.OpaSession(self._address, self._deadline_seconds)
         await client.open()
         return OpaServerPolicy(client, bundle.revision, self._circuit, self._seconds)
 
@@ -78,7 +76,7 @@ class OpaServerEngine:
 class OpaServerPolicy:
     """One revision as the server answers for it."""
 
-    def __init__(self, client: _Client, revision: str, circuit: Circuit, seconds: Callable[[], float]) -> None:
+    def __init__(self, client: OpaSession, revision: str, circuit: Circuit, seconds: Callable[[], float]) -> None:
         self._client = client
         self._revision = revision
         self._circuit = circuit
@@ -119,69 +117,10 @@ class OpaServerPolicy:
         await self._client.close_connection()
 
 
-class _Client(AsyncOpaClient):  # type: ignore[misc]  # the library carries no types
-    """The client library with its session replaced: Unix socket or loopback, no cookies, no retries."""
-
-    def __init__(self, address: _Address, deadline_seconds: float) -> None:
-        super().__init__(host=address.host, port=address.port, retries=0, timeout=deadline_seconds)
-        self._socket_path = address.socket_path
-        self._session: aiohttp.ClientSession | None
-
-    async def open(self) -> None:
-        """Make the session; nothing is sent yet."""
-        await self._init_session()
-
-    async def _init_session(self) -> None:
-        connector: aiohttp.BaseConnector
-        if self._socket_path is not None:
-            connector = aiohttp.UnixConnector(
-                self._socket_path, limit=CONNECTIONS_MAX_COUNT, keepalive_timeout=KEEPALIVE_SECONDS
-            )
-        else:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX_COUNT, keepalive_timeout=KEEPALIVE_SECONDS)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self.timeout),
-            trust_env=False,
-            auto_decompress=False,
-        )
-
-    async def ask(self, path: str, input_bytes: bytes) -> bytes:
-        """The raw answer of one data query; raises ``EngineFailed``."""
-        if self._session is None:
-            raise EngineFailed("the policy is closed")
-        url = f"{self.root_url}/data/{path}?provenance=true"
-        body = b'{"input":' + input_bytes + b"}"
-        try:
-            async with self._request("POST", url, data=body, headers=_HEADERS, allow_redirects=False) as response:
-                if response.status == 500:
-                    raise EngineErred("the policy server answered 500")
-                if response.status != 200:
-                    raise EngineFailed(f"the policy server answered {response.status}")
-                if response.headers.get("Content-Encoding", "identity") != "identity":
-                    # Unpacking happens before any size is known, so nothing packed is asked for or taken.
-                    raise EngineFailed("the policy server's answer is compressed")
-                return await _bounded(response)
-        except TimeoutError as late:
-            raise EngineFailed("the policy server did not answer in time") from late
-        except (aiohttp.ClientError, OSError) as failed:
-            raise EngineFailed("the policy server cannot be reached") from failed
-
-
-class _Address:
-    """Where the server listens."""
-
-    def __init__(self, host: str, port: int, socket_path: str | None) -> None:
-        self.host = host
-        self.port = port
-        self.socket_path = socket_path
-
-
-def _address(url: str) -> _Address:
+def _address(url: str) -> OpaAddress:
     parts = urlsplit(url)
     if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
-        return _Address("localhost", 80, parts.path)
+        return OpaAddress("localhost", 80, parts.path)
     try:
         host, port = parts.hostname or "", parts.port
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -189,16 +128,7 @@ def _address(url: str) -> _Address:
         host, port, loopback = "", None, False
     if parts.scheme != "http" or not loopback or port is None or parts.path not in ("", "/") or parts.query:
         raise OpaAddressRefused("expected unix:///path or http://127.0.0.1:port")
-    return _Address(f"[{host}]" if ":" in host else host, port, None)
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    raw = bytearray()
-    async for chunk in response.content.iter_any():
-        raw += chunk
-        if len(raw) > ANSWER_MAX_BYTES:
-            raise EngineFailed(f"the policy server's answer is larger than {ANSWER_MAX_BYTES} bytes")
-    return bytes(raw)
+    return OpaAddress(f"[{host}]" if ":" in host else host, port, None)
 
 
 def _read(raw: bytes, revision: str) -> Answer:

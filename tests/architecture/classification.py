@@ -117,6 +117,7 @@ PURE: frozenset[str] = frozenset(
     pdp.errors
     pdp.facts
     pdp.input_document
+    pdp.opa_address
     pdp.probes
     pdp.replay
     pdp.simulate
@@ -243,6 +244,7 @@ SHELL: frozenset[str] = frozenset(
     pdp.explain
     pdp.fresh_ids
     pdp.opa_server
+    pdp.opa_session
     pdp.prepared
     pdp.shadow
     pdp.wasm.calls

@@ -14,7 +14,8 @@ import pytest
 from bundles.keys import public_pem
 from bundles.trusted_set import TrustedBundle
 from pdp.errors import EngineFailed, PolicyRefused
-from pdp.opa_server import CONNECTIONS_MAX_COUNT, OpaServerEngine, OpaServerPolicy
+from pdp.opa_server import OpaServerEngine, OpaServerPolicy
+from pdp.opa_session import CONNECTIONS_MAX_COUNT
 from pdp.prepared import PolicyPlane
 from tests.bundles.parts import good_files, signed, signing_key, verified
 from tests.e2e.harness import free_port

@@ -22,7 +22,8 @@ from bundles.trusted_set import Probe
 from pdp.decision_document import comparable
 from pdp.documents import Effect, encode_input
 from pdp.errors import EngineFailed, PolicyRefused
-from pdp.opa_server import ANSWER_MAX_BYTES, OpaAddressRefused, OpaServerEngine
+from pdp.opa_server import OpaAddressRefused, OpaServerEngine
+from pdp.opa_session import ANSWER_MAX_BYTES
 from pdp.prepared import PolicyPlane
 from pdp.wasm.host import WasmEngine
 from tests.pdp.parts import CHAINS, QUESTION, RULES, asked, bundle_of, in_environment
