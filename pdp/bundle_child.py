@@ -1,6 +1,6 @@
 """The process that checks one large bundle for a gate: ``python -m pdp.bundle_child``, a question in, an answer out.
 
-Guarantees: it checks with the very function that the gate uses for small bundles, at the lowest priority, within a bound of
+Guarantees: it checks with the very function that the gate uses for small bundles, at a low priority, within a bound of
 memory and processor time, and says one whole frame or nothing. It opens no file and no connection. Leaves waiting for it,
 and ending it, to ``pdp.bundle_verifier``.
 """
@@ -32,7 +32,8 @@ from pdp.wasm.data import split_data
 MEMORY_MAX_BYTES: Final = 3 << 30
 """Of address space. Twenty megabytes of data take about 400 MB; text made of nothing but empty objects takes most."""
 PROCESSOR_MAX_SECONDS: Final = 120
-LOWEST_PRIORITY: Final = 19
+NICENESS: Final = 10
+"""Beside the gate: a tenth of its weight gives way to calls, and still ends on a machine that is never idle."""
 EXIT_UNASKED: Final = 2
 
 
@@ -71,8 +72,8 @@ def _split(bundle: TrustedBundle) -> TrustedBundle:
 
 
 def give_way() -> None:
-    """Give way to everything else, and end rather than take more than the bounds."""
-    os.nice(LOWEST_PRIORITY)
+    """Give way to the gate, and end rather than take more than the bounds."""
+    os.nice(NICENESS)
     for limit, most in (
         (resource.RLIMIT_AS, MEMORY_MAX_BYTES),
         (resource.RLIMIT_CPU, PROCESSOR_MAX_SECONDS),

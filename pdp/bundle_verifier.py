@@ -35,7 +35,7 @@ from pdp.bundle_frames import (
 LARGE_BYTES: Final = 2 << 20
 """Unpacked. Below it a check takes about the time that a process takes to start."""
 CHECK_SECONDS: Final = 180.0
-"""How long a child may take; 20 MB take three seconds on a free processor, and it gives way to everything else."""
+"""How long a child may take; 20 MB take three seconds on a free processor, and thirty on a crowded one."""
 FAILED: Final = "bundle_check_failed"
 COMMAND: Final = (sys.executable, "-P", "-m", "pdp.bundle_child")
 _KEPT: Final = ("LD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT")
