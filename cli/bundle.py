@@ -31,6 +31,7 @@ from bundles.build import (
 )
 from bundles.canonical import JsonValue, sha256_hex
 from bundles.compiler import find_opa
+from bundles.delta_envelope import inspect_delta
 from bundles.dsse import check_cosignatures
 from bundles.errors import BundleMisuse, BundleUnavailable
 from bundles.keys import load_private_key, load_verifying_key
@@ -253,14 +254,15 @@ def inspect(
     token_file: Path | None = TOKEN_FILE,
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Say what an archive holds, here or at a bundle service; verifies nothing."""
+    """Say what an archive or a delta holds, here or at a bundle service; verifies nothing."""
 
     def work() -> dict[str, Any]:
         if remote is not None and archive is None:
             return inspect_remote(remote, token_file)
         if archive is None or remote is not None:
             raise BundleMisuse("archive_missing", "name an archive, or --remote and its address")
-        return dict(inspect_bundle(_read(archive)))
+        raw = _read(archive)
+        return dict(inspect_delta(raw) if raw.startswith(b"{") else inspect_bundle(raw))
 
     document = guarded(work, as_json)
 
