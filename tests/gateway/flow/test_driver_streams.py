@@ -51,6 +51,15 @@ async def _until_cut(world: World, flow: e.Flow[Finished]) -> bytes:
     return b"".join(got)
 
 
+async def test_stream_ends_with_all_its_bytes_when_they_only_begin_like_the_secret() -> None:
+    pieces = Pieces(b"before ", SECRET[:-1].encode())
+    async with driven(pieces.script) as world:
+        flow = streaming()
+        driver = await _begun(world, flow)
+        pieces.release(3)
+        assert b"".join([piece async for piece in driver.stream(flow)]) == b"before " + SECRET[:-1].encode()
+
+
 @pytest.mark.parametrize("at", [0, 1, len(SECRET) - 1, len(SECRET)], ids=["whole", "after one", "before one", "alone"])
 async def test_stream_is_cut_before_the_secret_when_it_comes(at: int) -> None:
     pieces = Pieces(b"before " + SECRET[:at].encode(), SECRET[at:].encode() + b" after")
