@@ -29,6 +29,7 @@ QueryPairs: TypeAlias = Sequence[tuple[str, str]]
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\+?)\}")
 _DOT_SEGMENTS = frozenset({".", ".."})
+_SEPARATOR = re.compile(r"[/\\;]")
 
 
 class Classified(NamedTuple):
@@ -63,21 +64,38 @@ class PathTemplate:
         return all(literal is None or segments[at] == literal for at, literal in enumerate(self.literals))
 
     def extract(self, segments: Sequence[str]) -> dict[str, str] | None:
-        """The decoded parameters of `segments`, whose literals already agree; None where one is not admitted."""
+        """The decoded parameters of `segments`, whose literals already agree; None where one is not admitted.
+
+        **Security**: page 12 rule 2. A segment holds a separator (`/`, `\\`, `;`, which came encoded) only where the
+        parameter's pattern admits it, nothing between two of them is empty or leads elsewhere, and never among the
+        segments that one parameter takes together.
+        """
         found: dict[str, str] = {}
         for parameter in self.parameters:
             value = segments[parameter.position]
             if self.rest and parameter is self.parameters[-1]:
                 remaining = segments[parameter.position :]
-                if not all(remaining) or not _DOT_SEGMENTS.isdisjoint(remaining):
+                if (
+                    not all(remaining)
+                    or not _DOT_SEGMENTS.isdisjoint(remaining)
+                    or any(map(_SEPARATOR.search, remaining))
+                ):
                     return None
                 value = "/".join(remaining)
-            elif value in _DOT_SEGMENTS:
+            elif value in _DOT_SEGMENTS or _leads_elsewhere(value):
                 return None
             if parameter.pattern.fullmatch(value) is None:
                 return None
             found[parameter.name] = value
         return found
+
+
+def _leads_elsewhere(value: str) -> bool:
+    """Whether a value, read as a path by a service that decodes it early, would not stay where it stands."""
+    if _SEPARATOR.search(value) is None:
+        return False
+    parts = _SEPARATOR.split(value)
+    return not all(parts) or not _DOT_SEGMENTS.isdisjoint(parts)
 
 
 def split_path(path: str) -> tuple[str, ...]:
@@ -270,6 +288,8 @@ class ActionTable:
             if len(segments) >= len(entry.template.literals) and entry.template.literals_agree(segments):
                 _collect((entry,), segments, query, matched)
         if not matched:
+            if any(map(_SEPARATOR.search, segments)):
+                raise refusal("malformed_request", "the path holds an encoded separator where no action takes one")
             raise refusal("unclassified", "no action of this connector matches method and path")
         by_body = sum(1 for entry, _ in matched if entry.body)
         if len(matched) - by_body > 1 or (by_body and by_body != len(matched)):

@@ -20,8 +20,11 @@ from gateway.hosts import own_hosts
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def request_head(request: web.BaseRequest, *, uri_max_bytes: int = URI_MAX_BYTES) -> RequestHead:
-    """The head of a request in its canonical reading.
+def request_head(
+    request: web.BaseRequest, *, uri_max_bytes: int = URI_MAX_BYTES, separators_below: str | None = None
+) -> RequestHead:
+    """The head of a request in its canonical reading; below the path `separators_below` one segment deep, encoded
+    separators are left to classification.
 
     Raises the refusals of `canonical_path` and `origin_form`; `admit_host` and `check_head` are the caller's next steps.
     """
@@ -29,7 +32,11 @@ def request_head(request: web.BaseRequest, *, uri_max_bytes: int = URI_MAX_BYTES
     raw_target = request.raw_path
     if not raw_target.startswith("/"):
         raw_target = origin_form(raw_target, request.headers.get("Host"))
-    return RequestHead(request.method, canonical_path(raw_target, uri_max_bytes=uri_max_bytes), headers, request.remote)
+    separators_from = None
+    if separators_below is not None and "%" in raw_target and raw_target.startswith(separators_below):
+        separators_from = separators_below.count("/")
+    target = canonical_path(raw_target, uri_max_bytes=uri_max_bytes, separators_from=separators_from)
+    return RequestHead(request.method, target, headers, request.remote)
 
 
 def admit_host(request: web.BaseRequest, headers: HeaderPairs, hosts: frozenset[str]) -> None:

@@ -2,7 +2,7 @@
 
 Guarantees: a `CanonicalTarget` has one reading only. Whatever two parsers might read differently (dot segments, encoded
 separators, null bytes, path parameters, doubled slashes, double encoding, raw non-ASCII) is refused, not mended.
-Leaves to the caller: which values a manifest's path parameters admit.
+Leaves to the caller: which values a manifest's path parameters admit, separators among them where it asks for those.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)+")
 _QUERY = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]^|{}]|%[0-9A-Fa-f]{2})*")
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?#@\\\s]+)(/[^\s]*|\?[^\s]*)?")
 _FORBIDDEN_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb]|25|0[0-9A-Fa-f]|1[0-9A-Fa-f]|7[Ff])")
+_SEPARATOR_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb])")
 _DOT_SEGMENTS = frozenset({".", ".."})
 
 
@@ -38,10 +39,14 @@ class CanonicalTarget(NamedTuple):
     query: tuple[tuple[str, str], ...]
 
 
-def canonical_path(raw_target: str, *, uri_max_bytes: int = URI_MAX_BYTES) -> CanonicalTarget:
+def canonical_path(
+    raw_target: str, *, uri_max_bytes: int = URI_MAX_BYTES, separators_from: int | None = None
+) -> CanonicalTarget:
     """Read an origin-form target (`/path?query`).
 
-    Raises a refusal `uri_too_long` or `malformed_request`.
+    From the segment with number `separators_from` on, if that is given, `%2F`, `%5C` and `%3B` are read too; whoever
+    asks for them refuses every segment in which a separator is not wanted. Raises a refusal `uri_too_long` or
+    `malformed_request`.
 
     Security: page 12 rule 2. A segment that decodes to `.` or `..` in any spelling, `%2F`, `%5C`, `%3B`, `%25`, control
     octets, a literal `;`, `\\`, `//` or anything outside RFC 3986's path characters is refused.
@@ -52,7 +57,7 @@ def canonical_path(raw_target: str, *, uri_max_bytes: int = URI_MAX_BYTES) -> Ca
     path, mark, raw_query = raw_target.partition("?")
     if _PATH.fullmatch(path) is None:
         raise refusal("malformed_request", "the path holds characters that have no single reading")
-    if "%" in path and _FORBIDDEN_ESCAPE.search(path) is not None:
+    if "%" in path and _FORBIDDEN_ESCAPE.search(_judged(path, separators_from)) is not None:
         raise refusal("malformed_request", "the path holds an encoded separator, percent sign or control character")
     segments = _segments(path)
     return CanonicalTarget(path, segments, raw_query, _pairs(raw_query) if mark else ())
@@ -75,6 +80,14 @@ def origin_form(raw_target: str, host: str | None) -> str:
         raise refusal("malformed_request", "the request target names another host")
     rest = match.group(2) or "/"
     return rest if rest.startswith("/") else "/" + rest
+
+
+def _judged(path: str, separators_from: int | None) -> str:
+    """The path less the escapes that are the caller's to judge."""
+    if separators_from is None:
+        return path
+    segments = path[1:].split("/")
+    return "/".join(segments[:separators_from]) + _SEPARATOR_ESCAPE.sub("", "/".join(segments[separators_from:]))
 
 
 def _segments(path: str) -> tuple[str, ...]:

@@ -22,6 +22,15 @@ def place_action(directory: Path, connector: str, action: str) -> None:
     manifest.write_text(text.replace(name, f"{name}    placement: {{site: hq}}\n"), encoding="utf-8")
 
 
+def widen_parameter(directory: Path, connector: str, action: str, pattern: str, wider: str) -> None:
+    """Give the path parameter of one action another pattern in the connector's manifest; the next build takes it up."""
+    manifest = directory / "bundle" / "connectors" / connector / "data.yaml"
+    before, name, after = manifest.read_text(encoding="utf-8").partition(f"  - name: {action}\n")
+    if not name or pattern not in after:
+        raise StartFailed(f"{connector} has no action {action} with the pattern {pattern}")
+    manifest.write_text(before + name + after.replace(pattern, wider, 1), encoding="utf-8")
+
+
 def add_rules(directory: Path, connector: str, rules: str) -> None:
     """Append Rego to a connector's policy and build the bundle with the next sequence."""
     policy = directory / "bundle" / "policies" / connector / f"{connector}.rego"

@@ -17,7 +17,7 @@ from tests.e2e.calling import LIST, call, host, recorded, until
 from tests.e2e.harness import ROOT, GateProcess, child_environment, edit_config, init_directory, read_config
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import Answer, exchange, request
-from tests.e2e.rulebook import add_rules, place_action, sign_until
+from tests.e2e.rulebook import add_rules, place_action, sign_until, widen_parameter
 
 RULES = """
 require_hitl contains {
@@ -85,6 +85,7 @@ def ruled(tmp_path_factory: pytest.TempPathFactory, upstream: HostileUpstream, o
     """A gate with those rules."""
     directory = _directory(tmp_path_factory.mktemp("ruled") / "gate", upstream)
     place_action(directory, "servicenow", "change_request.read")
+    widen_parameter(directory, "servicenow", "incident.read", "[A-Za-z0-9_-]{1,64}", "[a-z0-9]+(?:/[a-z0-9]+)?")
     add_rules(directory, "webhook", RULES)
     with GateProcess.start(directory) as running:
         yield running
@@ -165,6 +166,24 @@ def test_denied_and_nothing_is_sent_when_the_manifest_places_the_action_at_an_ag
     assert [each["code"] for each in answer.json()["reasons"]] == ["not_supported"]
     assert _sent(upstream, "placed") == 0
     assert recorded(ruled, answer)[-1]["action"]["name"] == "servicenow.change_request.read"
+
+
+def test_encoded_slash_goes_out_as_it_came_when_the_parameter_admits_it(
+    ruled: GateProcess, upstream: HostileUpstream
+) -> None:
+    answer = call(ruled, "GET", "/c/servicenow/api/now/table/incident/a1%2Fb2")
+    assert answer.status == 200
+    assert _sent(upstream, "GET /api/now/table/incident/a1%2Fb2 HTTP/1.1") == 1
+    assert recorded(ruled, answer)[-1]["action"]["resource"] == {"type": "incident", "id": "a1/b2"}
+
+
+@pytest.mark.parametrize("value", ["a1%2F..%2Fb2", "a1%2F%2Fb2", "%2Fa1", "a1%5Cb2", "a1%3Bb2", "a1%252Fb2"])
+def test_encoded_separator_is_refused_when_the_parameter_does_not_admit_it(
+    ruled: GateProcess, upstream: HostileUpstream, value: str
+) -> None:
+    answer = call(ruled, "GET", f"/c/servicenow/api/now/table/incident/{value}")
+    assert (answer.status, answer.code) == (400, "malformed_request")
+    assert _sent(upstream, value) == 0
 
 
 def test_enforcement_says_what_is_not_enforced_when_it_is_asked(ruled: GateProcess) -> None:

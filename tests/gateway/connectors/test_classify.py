@@ -241,3 +241,40 @@ def test_no_action_takes_tickets_when_the_path_fits_none(path: str) -> None:
 
 def test_no_action_takes_tickets_when_the_manifest_has_none_that_does() -> None:
     assert TABLE.taking_tickets(_segments("/api/items")) == frozenset()
+
+
+SEPARATED = ActionTable(
+    manifest(
+        action("project.read", "GET", "/projects/{id}", parameters={"id": "[a-z.]+(?:[/;][a-z.]+)*"}),
+        action("anything.read", "GET", "/any/{id}", parameters={"id": ".+"}),
+        action("item.read", "GET", "/items/{id}"),
+        action("file.read", "GET", "/files/{path+}", parameters={"path": ".+"}),
+    )
+)
+
+
+@pytest.mark.parametrize("value", ["group/project", "a/b/c", "a;b", "..a/b"])
+def test_classify_takes_a_separator_when_the_parameters_pattern_admits_it(value: str) -> None:
+    found = SEPARATED.classify("GET", ("api", "projects", value), ())
+    assert found.path_arguments == {"id": value}
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        pytest.param(("items", "a/b"), id="the default pattern"),
+        pytest.param(("projects", "a\\b"), id="another separator than the pattern's"),
+        pytest.param(("any", "../b"), id="a wide pattern, leading up"),
+        pytest.param(("any", "a/../b"), id="a wide pattern, leading up in between"),
+        pytest.param(("any", "a\\..\\b"), id="a wide pattern, leading up with backslashes"),
+        pytest.param(("any", "a/./b"), id="a wide pattern, a dot in between"),
+        pytest.param(("any", "a//b"), id="a wide pattern, nothing in between"),
+        pytest.param(("any", "/a"), id="a wide pattern, nothing before"),
+        pytest.param(("any", "a/"), id="a wide pattern, nothing after"),
+        pytest.param(("any", "a;..;b"), id="a wide pattern, dots between semicolons"),
+        pytest.param(("files", "a", "b/c"), id="among the segments of a rest"),
+        pytest.param(("projects/x",), id="where a literal stands"),
+    ],
+)
+def test_classify_refuses_a_separator_that_nothing_admits(segments: tuple[str, ...]) -> None:
+    assert refused(lambda: SEPARATED.classify("GET", ("api", *segments), ())).code == "malformed_request"

@@ -156,3 +156,36 @@ def test_origin_form_refuses_when_the_target_is_not_for_this_host(target: str, h
     with pytest.raises(Refusal) as caught:
         origin_form(target, host)
     assert caught.value.code == "malformed_request"
+
+
+@pytest.mark.parametrize(
+    ("target", "segments"),
+    [
+        pytest.param("/c/x/a%2Fb", ("c", "x", "a/b"), id="a slash"),
+        pytest.param("/c/x/a%2fb/c", ("c", "x", "a/b", "c"), id="a slash in small letters"),
+        pytest.param("/c/x/a%5Cb", ("c", "x", "a\\b"), id="a backslash"),
+        pytest.param("/c/x/a%3bb", ("c", "x", "a;b"), id="a semicolon"),
+        pytest.param("/c/x/a%2F..%2Fb", ("c", "x", "a/../b"), id="dots between slashes are the caller's to refuse"),
+    ],
+)
+def test_canonical_path_reads_separators_when_the_caller_judges_them(target: str, segments: tuple[str, ...]) -> None:
+    found = canonical_path(target, separators_from=2)
+    assert (found.path, found.segments) == (target, segments)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("/c%2Fx/y/z", id="before the first segment that may"),
+        pytest.param("/c/x%2Fy/z", id="in the segment before"),
+        pytest.param("/c/x/%2e%2e", id="dot segments stay refused"),
+        pytest.param("/c/x/a%252Fb", id="double encoding stays refused"),
+        pytest.param("/c/x/a%00%2Fb", id="null bytes stay refused"),
+        pytest.param("/c/x/a;b", id="bare semicolons stay refused"),
+        pytest.param("/c/x//a%2Fb", id="doubled slashes stay refused"),
+    ],
+)
+def test_canonical_path_refuses_as_ever_when_separators_are_judged_elsewhere(target: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        canonical_path(target, separators_from=2)
+    assert caught.value.code == "malformed_request"
