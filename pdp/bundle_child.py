@@ -53,7 +53,7 @@ def answered(source: BinaryIO, verify: Callable[..., TrustedBundle] = verify_bun
         bundle = verify(
             question.archive,
             question.trust,
-            now=question.now,
+            now=question.at,
             highest_sequence=question.highest_sequence,
             cosignatures=question.cosignatures,
         )

@@ -39,11 +39,11 @@ class FrameMalformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Everything that checking a bundle depends on; ``now`` in Unix seconds."""
+    """Everything that checking a bundle depends on; ``at`` in Unix seconds."""
 
     archive: bytes
     trust: TrustPolicy
-    now: int
+    at: int
     highest_sequence: int
     cosignatures: bytes | None
 
@@ -86,7 +86,7 @@ def question_frame(question: Question) -> tuple[bytes, ...]:
         "epoch": trust.epoch,
         "limits": asdict(trust.limits),
         "keys": [[key.keyid, key.algorithm, key.scope] for key in trust.keys],
-        "now": question.now,
+        "at": question.at,
         "highest_sequence": question.highest_sequence,
     }
     cosignatures = () if question.cosignatures is None else (question.cosignatures,)

@@ -26,7 +26,7 @@ def checked(verifier: BundleVerifier, question: Question) -> TrustedBundle:
     return verifier.verify(
         question.archive,
         question.trust,
-        now=question.now,
+        now=question.at,
         highest_sequence=question.highest_sequence,
         cosignatures=question.cosignatures,
     )
