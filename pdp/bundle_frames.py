@@ -86,7 +86,7 @@ def question_frame(question: Question) -> tuple[bytes, ...]:
         "epoch": trust.epoch,
         "limits": asdict(trust.limits),
         "keys": [[key.keyid, key.algorithm, key.scope] for key in trust.keys],
-        "at": question.at,
+        "now": question.at,
         "highest_sequence": question.highest_sequence,
     }
     cosignatures = () if question.cosignatures is None else (question.cosignatures,)

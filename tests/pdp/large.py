@@ -36,7 +36,7 @@ def question(raw: bytes | None = None, **trusting: Any) -> Question:
 def verified_here(asked: Question) -> TrustedBundle:
     """The same check in this process."""
     wanted: TrustPolicy = asked.trust
-    return verify_bundle(asked.archive, wanted, now=asked.now, highest_sequence=asked.highest_sequence)
+    return verify_bundle(asked.archive, wanted, now=asked.at, highest_sequence=asked.highest_sequence)
 
 
 def script(text: str) -> tuple[str, ...]:
