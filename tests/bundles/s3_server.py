@@ -5,6 +5,7 @@ Run as ``python -m tests.bundles.s3_server``; it prints its port.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ ACCESS_KEY, SECRET_KEY, REGION, BUCKET = "loopback-access", "loopback-secret-" +
 class S3Server:
     """The running server; its address and a client of its own to look at what lies there."""
 
+    process: subprocess.Popen[bytes]
     port: int
     client: Any = field(repr=False)
 
@@ -31,6 +33,15 @@ class S3Server:
         """An empty bucket."""
         self.client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
         return name
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Takes connections and says nothing until the end of the block."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def objects(self, bucket: str) -> dict[str, bytes]:
         """Everything in a bucket."""
@@ -50,7 +61,7 @@ def s3_server() -> Iterator[S3Server]:
         if process.stdout is None:
             raise RuntimeError("no output to read the port from")
         port = int(process.stdout.readline())
-        yield S3Server(port, _client(port))
+        yield S3Server(process, port, _client(port))
     finally:
         process.terminate()
         process.wait(10)

@@ -81,7 +81,10 @@ BROKEN: dict[str, tuple[Behaviour, str]] = {
     "a body one byte too long": (answering("200 OK", b"x" * (LIMIT_BYTES + 1)), "storage_answer"),
     "a body without a length": (sending(HEAD + b"\r\nbody"), "storage_answer"),
     "chunks one byte too long": (
-        sending(HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (LIMIT_BYTES + 1, b"x" * (LIMIT_BYTES + 1))),
+        sending(
+            HEAD
+            + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (LIMIT_BYTES + 1, b"x" * (LIMIT_BYTES + 1))
+        ),
         "storage_answer",
     ),
     "a body said to be too long": (sending(HEAD + b"Content-Length: 999999999999\r\n\r\n"), "storage_answer"),
@@ -108,10 +111,12 @@ SLOW: dict[str, tuple[Behaviour, bytes]] = {
     "the head comes byte by byte": (dripping(b"HTTP/1.1 200 OK\r\nX: ", forever=b"y"), b""),
     "headers come without end": (dripping(HEAD, forever=b"X: y\r\n"), b""),
     "the body comes byte by byte": (
-        dripping(HEAD + b"Content-Length: 90000\r\n\r\n", forever=b"x", pause_seconds=0.01), b""
+        dripping(HEAD + b"Content-Length: 90000\r\n\r\n", forever=b"x", pause_seconds=0.01),
+        b"",
     ),
     "the body comes in small chunks": (
-        dripping(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", forever=b"1\r\nx\r\n", pause_seconds=0.01), b""
+        dripping(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", forever=b"1\r\nx\r\n", pause_seconds=0.01),
+        b"",
     ),
     "it says to go on and on": (dripping(b"", forever=b"HTTP/1.1 100 Continue\r\n\r\n"), b""),
     "it does not take the body": (deaf, b"x" * (64 << 20)),

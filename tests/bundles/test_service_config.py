@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import yaml
 
 from bundles.errors import BundleMisuse
 from bundles.service_config import ObjectStorage, load_service_config
+
+ROOT = Path(__file__).resolve().parents[2]
 
 STORAGE: dict[str, Any] = {
     "kind": "s3",
@@ -141,3 +144,12 @@ def test_service_is_refused_when_it_says(case: str) -> None:
         load_service_config(config(**BADLY_SAID[case]))
     assert refused.value.code == "service_config_invalid"
     assert "inline-secret-value" not in refused.value.detail
+
+
+def test_guide_shows_a_storage_that_the_service_accepts() -> None:
+    text = (ROOT / "docs" / "bundle-service.md").read_text(encoding="utf-8")
+    shown = next(block for block in text.split("```") if block.lstrip().startswith("storage:"))
+    found = load_service_config(config(**yaml.safe_load(shown))).storage
+    assert found is not None and set(yaml.safe_load(shown)["storage"]) == set(ObjectStorage.model_fields) - {
+        "session_token"
+    }
