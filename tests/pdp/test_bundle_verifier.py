@@ -129,6 +129,13 @@ def test_bundle_is_refused_when_the_child_gives_no_answer_that_counts(text: str,
     assert reason in failed.value.detail
 
 
+def test_bundle_is_refused_when_the_child_ends_before_it_has_read_the_question() -> None:
+    verifier = BundleVerifier(large_bytes=0, command=script("sys.exit(5)"))
+    with pytest.raises(BundleUnavailable) as failed:
+        checked(verifier, large.question(os.urandom(4 << 20)))
+    assert (failed.value.code, failed.value.detail) == (FAILED, "the process that checks ended with status 5")
+
+
 def test_bundle_is_refused_when_no_child_can_be_started() -> None:
     verifier = BundleVerifier(large_bytes=0, command=("/nowhere/no-such-program",))
     with pytest.raises(BundleUnavailable) as failed:
