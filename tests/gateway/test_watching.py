@@ -51,6 +51,20 @@ def test_watch_does_what_was_configured(keep_seconds: int, with_shadow: bool, ac
     assert shadow.questions == ([QUESTION] if with_shadow else [])
 
 
+def test_watch_offers_to_both_and_each_goes_by_itself_when_both_compare() -> None:
+    watch, shadow, cross_check = DecisionWatch(), Offered(), Offered()
+    watch.compare(cross_check)
+    assert watch.active and watch.asked(QUESTION, DECIDED) is None
+    watch.configure(keep_seconds=0, shadow=shadow)
+    watch.asked(QUESTION, DECIDED)
+    watch.configure(keep_seconds=0, shadow=None)
+    assert watch.active
+    watch.asked(QUESTION, DECIDED)
+    watch.compare(None)
+    assert not watch.active
+    assert (len(shadow.questions), len(cross_check.questions)) == (1, 3)
+
+
 def test_watch_stops_when_it_is_configured_away() -> None:
     watch, shadow = DecisionWatch(), Offered()
     watch.configure(keep_seconds=60, shadow=shadow)
