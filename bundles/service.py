@@ -46,7 +46,7 @@ from bundles.service_protocol import (
 )
 from bundles.service_shelf import Publication, Shelf, Shelved, Shelves
 from bundles.service_store import DirectoryShelves
-from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, verify_bundle
+from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, VerifyBundle, verify_bundle
 
 WAITERS_MAX_COUNT: Final = 4096
 TOKEN_MIN_BYTES: Final = 24
@@ -91,12 +91,14 @@ class BundleService:
         *,
         clock: Callable[[], float] = time.time,
         say: Say,
+        verify: VerifyBundle = verify_bundle,
     ) -> None:
         self._entries = dict(entries)
         self._grants = grants
         self._online = online
         self._clock = clock
         self._say = say
+        self._verify = verify
         self._waiting = 0
         self._closing = False
         self._statements: dict[str, tuple[int, str, str]] = {}
@@ -302,7 +304,7 @@ class BundleService:
         """Check as a gate would, and that the sequence is above every one published in this epoch. Blocks."""
         highest = entry.shelf.highest(entry.trust.epoch)
         now = int(self._clock())
-        trusted = verify_bundle(archive, entry.trust, now=now, highest_sequence=highest, cosignatures=envelope)
+        trusted = self._verify(archive, entry.trust, now=now, highest_sequence=highest, cosignatures=envelope)
         if trusted.sequence == highest:
             raise BundleRefused("bundle_sequence_reused", f"sequence {highest} was published with another content")
         return trusted
@@ -364,8 +366,11 @@ def open_service(
     say: Say,
     clock: Callable[[], float] = time.time,
     shelves: Shelves | None = None,
+    verify: VerifyBundle = verify_bundle,
 ) -> BundleService:
     """Read keys, tokens and what was published before: in the configured directory, unless ``shelves`` are given. Blocks.
+
+    ``verify`` is called in threads; one that works elsewhere keeps large bundles from holding up the event loop.
 
     Raises :class:`BundleMisuse` (``key_exposed``, ``token_weak``, ``freshness_key_shared``) and
     :class:`BundleUnavailable` (``storage_damaged``, ``key_unavailable``).
@@ -389,7 +394,7 @@ def open_service(
     if len({grant.digest for grant in grants}) != len(grants):
         raise BundleMisuse("token_shared", "two tokens are the same")
     freshness = OnlineKey(online, document.freshness.keyid, document.freshness.ttl_seconds)
-    return BundleService(entries, grants, freshness, clock=clock, say=say)
+    return BundleService(entries, grants, freshness, clock=clock, say=say, verify=verify)
 
 
 def archive_max_bytes() -> int:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from bundles.service import BundleService, Say
+    from bundles.trusted_set import VerifyBundle
     from gateway.edge.answer import Answer
     from gateway.operations.log import LineLog
 
@@ -76,8 +77,10 @@ async def _serve(document: ServiceDocument, base_dir: Path) -> None:
     from gateway.edge.limits import EdgeLimits
     from gateway.edge.server import start_server
     from gateway.operations.log import LineLog
+    from pdp.bundle_verifier import BundleVerifier
 
     log = LineLog(sys.stdout.buffer)
+    verifier = BundleVerifier()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -86,7 +89,7 @@ async def _serve(document: ServiceDocument, base_dir: Path) -> None:
         def say(what: str, fields: Mapping[str, object]) -> None:
             log.line("bundle_service", {"what": what, **fields})
 
-        service = await asyncio.to_thread(_opened, document, base_dir, say)
+        service = await asyncio.to_thread(_opened, document, base_dir, say, verifier.verify)
         host, port = document.endpoint
         limits = EdgeLimits(body_max_bytes=archive_max_bytes())
         try:
@@ -101,10 +104,11 @@ async def _serve(document: ServiceDocument, base_dir: Path) -> None:
             service.close()
             await server.close(GRACE_SECONDS)
     finally:
+        verifier.close()
         await asyncio.to_thread(log.close)
 
 
-def _opened(document: ServiceDocument, base_dir: Path, say: Say) -> BundleService:
+def _opened(document: ServiceDocument, base_dir: Path, say: Say, verify: VerifyBundle) -> BundleService:
     """The service on the configured storage. Blocks."""
     from gateway.connectors.credentials import CredentialError, SecretReader
 
@@ -117,7 +121,7 @@ def _opened(document: ServiceDocument, base_dir: Path, say: Say) -> BundleServic
             raise BundleMisuse(refused.code, refused.detail) from refused
 
     shelves = open_shelves(document, base_dir, read_secret=read_secret, say=say)
-    return open_service(document, base_dir, say=say, shelves=shelves)
+    return open_service(document, base_dir, say=say, shelves=shelves, verify=verify)
 
 
 async def _until(stop: asyncio.Event, service: BundleService, document: ServiceDocument, say: Say) -> None:
