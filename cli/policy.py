@@ -183,7 +183,9 @@ def _print_all(questions: Iterable[dict[str, Any]], ask: Ask, as_json: bool) -> 
 
 @app.command()
 def shadow(
-    kind: str = typer.Option("", "--kind", help="loosening, tightening, changed, or engine for what OPA decides otherwise."),
+    kind: str = typer.Option(
+        "", "--kind", help="loosening, tightening, changed, or engine for what OPA decides otherwise."
+    ),
     cursor: str = typer.Option("", "--cursor", help="Where the page before ended."),
     gate: str = GATE_OPTION,
     token_file: Path | None = TOKEN_FILE_OPTION,

@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import time
 from typing import Final, Protocol
@@ -44,6 +45,9 @@ from pdp.shadow import Answered
 
 LINGER_SECONDS: Final = 0.05
 """How long questions gather before the first of them is put to OPA: by then its answer is out."""
+DEADLINE_SECONDS: Final = 5.0
+"""How long one question may take: nobody waits for its answer."""
+CLOSE_SECONDS: Final = 2.0
 KIND: Final = "engine"
 """The kind that differences between engines are kept under, beside those of a shadow bundle."""
 
@@ -104,7 +108,7 @@ class CrossChecker:
         if settings is not None and bundle is not None:
             chains = bundle.data.get("chains")
             rulebook = Rulebook(chains if isinstance(chains, dict) else {}, bundle.cacheable)
-            policy = await OpaServerEngine(settings.opa).connect(bundle)
+            policy = await OpaServerEngine(settings.opa, deadline_seconds=DEADLINE_SECONDS).connect(bundle)
             self._loaded = _Loaded(bundle, policy, rulebook, settings)
         self._parts.watch.compare(self if self._loaded is not None else None)
         if old is not None:
@@ -148,9 +152,14 @@ class CrossChecker:
             await asyncio.wait((self._draining,))
 
     async def close(self) -> None:
-        """Take nothing more, finish what waits, leave OPA."""
+        """Take nothing more, finish what can be finished in `CLOSE_SECONDS`, leave OPA."""
         self._parts.watch.compare(None)
-        await self.settle()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.settle()
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.wait((self._draining,))
         loaded, self._loaded = self._loaded, None
         if loaded is not None:
             await loaded.policy.close()

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from cli.init import starter_config
 from gateway.config import GatewayConfig, load_config
-from gateway.cross_checking import KIND, CrossChecker, CrossCheckParts
+from gateway.cross_checking import CLOSE_SECONDS, KIND, CrossChecker, CrossCheckParts
 from gateway.watching import DecisionWatch
 from pdp.cross_check import CrossDifference
 from pdp.decided import Decided
@@ -299,6 +299,19 @@ async def test_question_is_dropped_and_counted_when_too_many_wait(tmp_path: Path
         one.opa.released.set()
         await one.checker.settle()
         assert one.count("compared") == 3
+
+
+async def test_close_gives_up_what_an_opa_that_stands_still_does_not_answer(tmp_path: Path) -> None:
+    async with checked(tmp_path) as one:
+        await one.configure()
+        one.opa.released.clear()
+        for _ in range(3):
+            one.watch.asked(QUESTION, decided())
+        started = asyncio.get_running_loop().time()
+        await one.checker.close()
+        assert asyncio.get_running_loop().time() - started < 2 * CLOSE_SECONDS
+        assert one.count("compared") == 0
+        one.opa.released.set()
 
 
 async def test_questions_that_wait_are_left_out_when_another_bundle_comes(tmp_path: Path) -> None:
