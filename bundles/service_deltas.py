@@ -64,11 +64,15 @@ class DeltaDesk:
         say: Callable[[str, Mapping[str, object]], None],
         *,
         kept_max_bytes: int = KEPT_MAX_BYTES,
+        make: Callable[[bytes, bytes], bytes | None] = make_delta,
+        make_seconds: float = MAKE_SECONDS,
     ) -> None:
         self._online = online
         self._clock = clock
         self._say = say
         self._kept_max_bytes = kept_max_bytes
+        self._make = make
+        self._make_seconds = make_seconds
         self._bases: list[_Base] = []
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[bytes | None]] = set()
@@ -97,7 +101,7 @@ class DeltaDesk:
             self._tasks.add(base.making)
             base.making.add_done_callback(self._tasks.discard)
         making = base.making
-        done, _ = await asyncio.wait({making}, timeout=MAKE_SECONDS)
+        done, _ = await asyncio.wait({making}, timeout=self._make_seconds)
         delta = making.result() if done and not making.cancelled() else None
         if delta is None:
             return None
@@ -121,7 +125,7 @@ class DeltaDesk:
         about = {"bundle": base.bundle_id, "base": base.shelved.publication.digest, "digest": target.publication.digest}
         async with self._turn:
             try:
-                delta = await asyncio.to_thread(make_delta, base.shelved.archive, target.archive)
+                delta = await asyncio.to_thread(self._make, base.shelved.archive, target.archive)
             except BundleError as fault:
                 self._say("delta_failed", {**about, "code": fault.code, "error": fault.detail})
                 return None

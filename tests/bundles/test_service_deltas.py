@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bundles import service_deltas
 from bundles.canonical import sha256_hex
-from bundles.delta import apply_delta
+from bundles.delta import apply_delta, make_delta
 from bundles.delta_envelope import SealedDelta, open_delta
 from bundles.freshness import BundleIdentity, OnlineKey, verify_statement
+from bundles.service_config import load_service_config
 from bundles.service_deltas import DeltaDesk
 from bundles.service_protocol import ServiceAnswer, asks_for_delta, digests_in
 from bundles.service_shelf import Publication, Shelved
 from tests.bundles.parts import NOW, good_files, signed, signing_key
 from tests.bundles.test_freshness import KEY
-from tests.bundles.test_service import Desk, header, identity, write_directory
+from tests.bundles.test_service import CONFIG, Desk, header, identity, write_directory
 
 WANTED = {"a_im": "tidegate-delta"}
 
@@ -187,80 +190,98 @@ def test_digests_are_those_of_the_condition_when_it_names_several() -> None:
 # -- the desk alone ---------------------------------------------------------------------------------------------------
 
 
+SERVED = load_service_config(CONFIG.encode()).bundles[0]
+
+
 def shelved(raw: bytes, sequence: int, epoch: int = 0) -> Shelved:
     digest = f"sha256:{sha256_hex(raw)}"
     return Shelved(Publication(digest, sequence, epoch, "r", NOW, "ci", len(raw)), raw, None)
 
 
-def delta_desk(said: list[str], kept_max_bytes: int = service_deltas.KEPT_MAX_BYTES) -> DeltaDesk:
+def delta_desk(said: list[str], **options: Any) -> DeltaDesk:
     online = OnlineKey(signing_key("freshness"), "freshness", 600)
-    return DeltaDesk(online, lambda: NOW, lambda what, _: said.append(what), kept_max_bytes=kept_max_bytes)
+    return DeltaDesk(online, lambda: NOW, lambda what, _: said.append(what), **options)
 
 
-async def test_desk_keeps_the_newest_bases_when_there_are_too_many(desk: Desk) -> None:
-    served = desk.service._entries["main"].served
+async def test_desk_keeps_the_newest_bases_when_there_are_too_many() -> None:
     made = delta_desk([])
     count = service_deltas.BASES_MAX_COUNT
     for sequence in range(1, count + 2):
-        made.remember(served, shelved(large(sequence), sequence))
+        made.remember(SERVED, shelved(large(sequence), sequence))
     target = shelved(large(count + 2), count + 2)
-    assert await made.offered(served, etag(large(1)), target) is None
+    assert await made.offered(SERVED, etag(large(1)), target) is None
     for sequence in (2, count + 1):
-        assert await made.offered(served, etag(large(sequence)), target) is not None
+        assert await made.offered(SERVED, etag(large(sequence)), target) is not None
 
 
-async def test_desk_keeps_within_its_bytes_when_archives_are_large(desk: Desk) -> None:
-    served = desk.service._entries["main"].served
+async def test_desk_keeps_within_its_bytes_when_archives_are_large() -> None:
     limit = 2 * len(large(1)) + 10_000
     made = delta_desk([], kept_max_bytes=limit)
     for sequence in (1, 2, 3):
-        made.remember(served, shelved(large(sequence), sequence))
+        made.remember(SERVED, shelved(large(sequence), sequence))
     target = shelved(large(4), 4)
-    assert await made.offered(served, etag(large(1)), target) is None
-    assert await made.offered(served, etag(large(3)), target) is not None
+    assert await made.offered(SERVED, etag(large(1)), target) is None
+    assert await made.offered(SERVED, etag(large(3)), target) is not None
     assert 0 < made.kept_bytes <= limit
-    delta_desk([], kept_max_bytes=10).remember(served, shelved(large(1), 1))
+    delta_desk([], kept_max_bytes=10).remember(SERVED, shelved(large(1), 1))
 
 
 NO_WAY = {"the epoch is another": (2, 1), "the sequence is the same": (1, 0), "the sequence is lower": (0, 0)}
 
 
 @pytest.mark.parametrize("case", NO_WAY)
-async def test_desk_offers_nothing_when(case: str, desk: Desk) -> None:
-    served = desk.service._entries["main"].served
+async def test_desk_offers_nothing_when(case: str) -> None:
     sequence, epoch = NO_WAY[case]
     made = delta_desk([])
-    made.remember(served, shelved(large(1), 1))
+    made.remember(SERVED, shelved(large(1), 1))
     target = shelved(large(max(sequence, 1), line="x", epoch=epoch), sequence, epoch)
-    assert await made.offered(served, etag(large(1)), target) is None
+    assert await made.offered(SERVED, etag(large(1)), target) is None
 
 
-async def test_desk_says_so_and_offers_nothing_when_what_it_has_is_no_archive(desk: Desk) -> None:
-    served = desk.service._entries["main"].served
+async def test_desk_says_so_and_offers_nothing_when_what_it_has_is_no_archive() -> None:
     said: list[str] = []
     made = delta_desk(said)
-    made.remember(served, shelved(b"no archive", 1))
-    assert await made.offered(served, etag(b"no archive"), shelved(large(2), 2)) is None
+    made.remember(SERVED, shelved(b"no archive", 1))
+    assert await made.offered(SERVED, etag(b"no archive"), shelved(large(2), 2)) is None
     assert said == ["delta_failed"]
 
 
-async def test_desk_offers_nothing_when_it_was_closed_while_making(desk: Desk) -> None:
-    served = desk.service._entries["main"].served
+async def test_desk_offers_nothing_yet_when_making_takes_too_long_and_the_delta_once_it_is_made() -> None:
+    go_on = threading.Event()
+
+    def slow(base: bytes, target: bytes) -> bytes | None:
+        go_on.wait(30)
+        return make_delta(base, target)
+
+    said: list[str] = []
+    made = delta_desk(said, make=slow, make_seconds=0.01)
+    made.remember(SERVED, shelved(large(1), 1))
+    target = shelved(large(2), 2)
+    assert await made.offered(SERVED, etag(large(1)), target) is None
+    assert await made.offered(SERVED, etag(large(1)), target) is None
+    go_on.set()
+    async with asyncio.timeout(30):
+        while not said:
+            await asyncio.sleep(0.01)
+    assert await made.offered(SERVED, etag(large(1)), target) is not None
+    assert said == ["delta_made"]
+
+
+async def test_desk_offers_nothing_when_it_was_closed_while_making() -> None:
     made = delta_desk([])
-    made.remember(served, shelved(large(1), 1))
-    asking = asyncio.create_task(made.offered(served, etag(large(1)), shelved(large(2), 2)))
+    made.remember(SERVED, shelved(large(1), 1))
+    asking = asyncio.create_task(made.offered(SERVED, etag(large(1)), shelved(large(2), 2)))
     await asyncio.sleep(0)
     made.close()
     assert await asking is None
 
 
-async def test_desk_makes_the_way_to_the_newer_when_the_older_was_not_done(desk: Desk) -> None:
-    served = desk.service._entries["main"].served
+async def test_desk_makes_the_way_to_the_newer_when_the_older_was_not_done() -> None:
     made = delta_desk([])
-    made.remember(served, shelved(large(1), 1))
+    made.remember(SERVED, shelved(large(1), 1))
     older, newer = await asyncio.gather(
-        made.offered(served, etag(large(1)), shelved(large(2), 2)),
-        made.offered(served, etag(large(1)), shelved(large(3), 3)),
+        made.offered(SERVED, etag(large(1)), shelved(large(2), 2)),
+        made.offered(SERVED, etag(large(1)), shelved(large(3), 3)),
     )
     assert older is not None and newer is not None
     base = BundleIdentity("main", f"sha256:{sha256_hex(large(1))}", 1)

@@ -15,6 +15,7 @@ import pytest
 from bundles.archive import read_archive
 from bundles.canonical import canonical_json, parse_strict, sha256_hex
 from tests.e2e.bundle_services import ServiceProcess, eventually, follow, resigned
+from tests.e2e.bundle_services import asked as answered
 from tests.e2e.calling import LIST, call, until
 from tests.e2e.harness import (
     GateProcess,
@@ -24,6 +25,7 @@ from tests.e2e.harness import (
     read_config,
     tidegate,
 )
+from tests.e2e.test_bundle_service import opa_polling
 
 ENTRIES = 4_000
 WINDOWS = "windows/data.json"
@@ -139,6 +141,18 @@ def test_bundle_travels_whole_in_the_same_poll_when_the_gate_lost_its_archive(
         assert (source["deltas_refused"], source["last_delta_refusal"]) == (1, "delta_base_missing")
         assert call(gate, "GET", LIST).status == 200
         assert eventually(lambda: "delta_base_missing" in gate.log.read_text(), 5)
+
+
+def test_opa_gets_whole_bundles_when_it_polls_as_it_always_does(
+    opa_path: Path, tmp_path: Path, service: ServiceProcess, directory: Path
+) -> None:
+    pem = (service.directory / "bundle.pub.pem").read_bytes()
+    with opa_polling(opa_path, tmp_path / "opa", service, pem) as opa:
+        address = f"{opa}/v1/data/windows/calendar/n02000"
+        assert eventually(lambda: answered(address) == {"result": "version 1"}, 20)
+        assert service.publish(version(directory, 2)).returncode == 0
+        assert eventually(lambda: answered(address) == {"result": "version 2"}, 20)
+    assert said(service, "delta_made") == []
 
 
 def test_delta_goes_only_to_who_asks_for_it_and_inspect_reads_it_as_a_file(
