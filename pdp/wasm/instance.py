@@ -65,6 +65,7 @@ class PolicyInstance:
         self._base.restype = ctypes.c_void_p
         self._set_fuel = native("wasmtime_context_set_fuel")
         self._bytes = native("wasmtime_memory_data_size")
+        self._known_size = self._known_base = 0
         try:
             self._start(module, unchecked)
             self._admit()
@@ -89,7 +90,7 @@ class PolicyInstance:
         length = len(input_bytes)
         if length > self._room:
             self._make_room(length, self._fuel(length))
-        ctypes.memmove(self._base(self._context, self._memory_ref) + self._heap, input_bytes, length)
+        ctypes.memmove(self._known_base + self._heap, input_bytes, length)  # nothing ran since the last look
         error = self._set_fuel(self._context, self._fuel(length))
         if error:
             raise EngineFailed(describe(wasmtime.WasmtimeError._from_ptr(error)))
@@ -224,7 +225,8 @@ class PolicyInstance:
             self._word("opa_heap_ptr_set", self._heap)
         except (wasmtime.Trap, wasmtime.WasmtimeError, _Aborted) as failed:
             raise EngineFailed(self._aborted or describe(failed)) from failed
-        if self._heap + length > self._size():
+        self._look()
+        if self._heap + length > self._known_size:
             raise EngineFailed("no room for the input document")
         self._room = length
 
@@ -235,17 +237,24 @@ class PolicyInstance:
     def _size(self) -> int:
         return 0 if self._memory is None else int(self._bytes(self._context, self._memory_ref))
 
+    def _look(self) -> None:
+        """See where the memory lies and how large it is: it moves only when it grows, and only while the module runs."""
+        size = self._size()
+        if size != self._known_size:
+            self._known_size, self._known_base = size, self._base(self._context, self._memory_ref)
+
     def _write(self, address: int, data: bytes) -> None:
-        if address == 0 or address + len(data) > self._size():
+        self._look()
+        if address == 0 or address + len(data) > self._known_size:
             raise EngineFailed("the module gave an address outside its memory")
-        ctypes.memmove(self._base(self._context, self._memory_ref) + address, data, len(data))
+        ctypes.memmove(self._known_base + address, data, len(data))
 
     def _text(self, address: int, most: int, *, strict: bool = True) -> bytes:
         """The bytes from ``address`` to the next NUL, never past the memory's end or ``most``."""
-        size = self._size()
+        self._look()
+        base, size = self._known_base, self._known_size
         if not 0 < address < size:
             raise EngineFailed("the module gave an address outside its memory")
-        base = self._base(self._context, self._memory_ref)
         available = min(most + 1, size - address)
         chunk = min(_FIRST_READ_BYTES, available)
         while True:
