@@ -130,7 +130,7 @@ def _client(storage: ObjectStorage, keys: S3Keys) -> Any:
         config=Config(
             signature_version="s3v4",
             s3={
-                "addressing_style": "path" if storage.path_style else "auto",
+                "addressing_style": storage.addressing,
                 "payload_signing_enabled": True,
                 "us_east_1_regional_endpoint": "regional",
             },

@@ -2,7 +2,7 @@
 
 Guarantees: an exchange ends at its deadline, however slowly the other side takes or gives; an answer is read up to a
 limit; no proxies, no redirects, no other host than the configured one, a connection per exchange. Leaves signing and what
-an answer means to ``bundles.s3_client``.
+an answer means to ``bundles.s3_client``, and how long a name is looked up to the system's resolver.
 
 **Security**: page 12 rule 5. TLS as the system's certificates (or ``SSL_CERT_FILE``) say.
 """
@@ -54,7 +54,8 @@ class S3Dialer:
         if host not in self._hosts:
             raise elsewhere(host)
         deadline = time.monotonic() + self._timeout
-        raw = self._dialled(host, parts.port or (443 if parts.scheme == "https" else 80))
+        raw = self._dialled(host, parts.port or (443 if parts.scheme == "https" else 80), deadline)
+        raw.settimeout(self._timeout)
         with _Watch(raw, deadline) as watch:
             connection = http.client.HTTPConnection(host, parts.port, timeout=self._timeout)
             try:
@@ -72,16 +73,26 @@ class S3Dialer:
             raise self._late(host)
         return given
 
-    def _dialled(self, host: str, port: int) -> socket.socket:
+    def _dialled(self, host: str, port: int, deadline: float) -> socket.socket:
+        """A connection to the first address that takes one before the deadline."""
+        failed: OSError = OSError(f"{host} has no address")
         try:
-            return socket.create_connection((host, port), self._timeout)
-        except TimeoutError as failed:
+            for _, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                try:
+                    return socket.create_connection((str(address[0]), port), left)
+                except OSError as refused:
+                    failed = refused
+        except OSError as unknown:
+            failed = unknown
+        if isinstance(failed, TimeoutError):
             raise StorageFault(
                 "storage_timeout", f"{host}: no connection in {self._timeout:g} s", undone=True
             ) from failed
-        except OSError as failed:
-            detail = f"{host}:{port}: {failed.strerror or failed}; is the storage up, and storage.endpoint right?"
-            raise StorageFault("storage_unreachable", detail, undone=True) from failed
+        detail = f"{host}:{port}: {failed.strerror or failed}; is the storage up, and storage.endpoint right?"
+        raise StorageFault("storage_unreachable", detail, undone=True) from failed
 
     def _secured(self, raw: socket.socket, host: str) -> ssl.SSLSocket:
         try:

@@ -19,6 +19,8 @@ from bundles.loopback import is_loopback
 from bundles.yaml_text import parse_yaml
 
 EVERY_BUNDLE: Final = "*"
+SHARED_HISTORY_MIN_COUNT: Final = 2
+"""With one only, a publication would remove the archive that another service has just found in the index."""
 _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9]([a-z0-9._-]{0,252}[a-z0-9])?)(:[0-9]{1,5})?")
 
@@ -109,8 +111,10 @@ class FreshnessKey(_Section):
 class ObjectStorage(_Section):
     """A bucket for everything published, instead of a directory. Several services may share bucket and prefix.
 
-    Seconds: ``timeout_seconds`` for one exchange as a whole; ``refresh_seconds`` between looks at what others published;
-    ``unconfirmed_max_seconds`` for how long a bundle is vouched for while nobody can look.
+    ``addressing`` says where the bucket's name goes: into the host name (``virtual``), into the path, or as AWS has it
+    and into the path elsewhere (``auto``). Seconds: ``timeout_seconds`` for one exchange as a whole; ``refresh_seconds``
+    between looks at what others published; ``unconfirmed_max_seconds`` for how long a bundle is vouched for while nobody
+    can look.
     """
 
     kind: Literal["s3"]
@@ -118,7 +122,7 @@ class ObjectStorage(_Section):
     prefix: str = Field("", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*$", max_length=256)
     region: str = Field(pattern=r"^[a-z0-9-]{1,64}$")
     endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
-    path_style: bool = False
+    addressing: Literal["auto", "path", "virtual"] = "auto"
     access_key: SecretReference
     secret_key: SecretReference
     session_token: SecretReference | None = None
@@ -158,6 +162,8 @@ class ServiceDocument(_Section):
                 raise ValueError(f"tokens.{token.name}: no such bundle {unknown[0]!r}")
         if self.storage is not None and "directory" in self.model_fields_set:
             raise ValueError("directory and storage exclude each other: take one out")
+        if self.storage is not None and self.history_max_count < SHARED_HISTORY_MIN_COUNT:
+            raise ValueError(f"history_max_count is at least {SHARED_HISTORY_MIN_COUNT} with storage")
         if self.freshness.ttl_seconds < TTL_MIN_SECONDS and not self.development:
             raise ValueError(f"freshness.ttl_seconds is from {TTL_MIN_SECONDS} to {TTL_MAX_SECONDS}")
         if not self.tls_terminated and not is_loopback(self.endpoint[0]):

@@ -160,16 +160,14 @@ def test_requests_name_the_bucket_as_a_host_or_as_a_path_when_told() -> None:
         reply(Spoken(connection), stop)  # type: ignore[arg-type]
 
     with hostile(behave) as there:
-        for style in (False, True):
-            found = objects(f"http://localhost:{there.port}", path_style=style)
-            code = None
-            try:
-                found.get("k", max_bytes=1)
-            except BundleUnavailable as failed:
-                code = failed.code  # bundles.localhost: not every machine leads that to itself.
-            assert code in (None, "storage_unreachable")
-    assert lines[-1].startswith("GET /bundles/k HTTP/1.1")
-    assert "AWS4-HMAC-SHA256 Credential=loopback-access/" in lines[-1] and SECRET_KEY not in "".join(lines)
+        for addressing in ("path", "auto"):
+            found = objects(f"http://localhost:{there.port}", addressing=addressing).get("k", max_bytes=1)
+            assert found is Missing.ABSENT
+        with pytest.raises(BundleUnavailable) as failed:
+            objects("https://nowhere.invalid", addressing="virtual").get("k", max_bytes=1)
+    assert [line.partition(" HTTP")[0] for line in lines] == ["GET /bundles/k", "GET /bundles/k"]
+    assert failed.value.detail.startswith("bundles.nowhere.invalid:443")
+    assert "AWS4-HMAC-SHA256 Credential=loopback-access/" in lines[0] and SECRET_KEY not in "".join(lines)
 
 
 # -- something else -------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_storage_is_a_directory_when_nothing_is_said() -> None:
 
 def test_storage_is_accepted_when_it_names_bucket_region_and_keys() -> None:
     found = storage()
-    assert (found.endpoint, found.prefix, found.path_style) == (None, "", False)
+    assert (found.endpoint, found.prefix, found.addressing) == (None, "", "auto")
     assert (found.timeout_seconds, found.refresh_seconds, found.unconfirmed_max_seconds) == (30, 5, 3600)
 
 
@@ -96,6 +96,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "vouching a second too short": {"unconfirmed_max_seconds": 9},
     "vouching a second too long": {"unconfirmed_max_seconds": 86_401},
     "less time than one look takes": {"timeout_seconds": 30, "refresh_seconds": 10, "unconfirmed_max_seconds": 39},
+    "an addressing that there is not": {"addressing": "host"},
     "an unknown setting": {"acl": "public-read"},
     "an access key inline": {"access_key": "AKIA0123456789"},
     "a secret key inline": {"secret_key": "inline-secret-value"},
@@ -114,6 +115,12 @@ def test_storage_is_refused_when_it_says(case: str) -> None:
 def test_storage_is_refused_when_a_directory_stands_beside_it() -> None:
     with pytest.raises(BundleMisuse, match="exclude each other"):
         load_service_config(config(directory="store", storage=STORAGE))
+
+
+def test_storage_is_refused_when_history_keeps_only_one() -> None:
+    with pytest.raises(BundleMisuse, match="history_max_count"):
+        load_service_config(config(history_max_count=1, storage=STORAGE))
+    assert load_service_config(config(history_max_count=2, storage=STORAGE)).history_max_count == 2
 
 
 @pytest.mark.parametrize("missing", sorted(STORAGE))
