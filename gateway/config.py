@@ -51,6 +51,17 @@ def _source(value: str) -> str:
     return value
 
 
+def _check_url(name: str, value: str, mend: str) -> None:
+    """Raise `ValueError` unless a URL is a place and nothing more; `mend` says where a secret in it belongs."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{name} must be http(s)://host[:port][/path]")
+    if parts.port == 0:  # one that is no port at all raises here
+        raise ValueError(f"{name} names port 0")
+    if parts.username or parts.password:
+        raise ValueError(f"{name} carries a secret; {mend}")
+
+
 def _listen(value: str) -> str:
     host, separator, port = value.rpartition(":")
     if not separator or not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
@@ -174,13 +185,7 @@ class Instance(_Section):
 
     @model_validator(mode="after")
     def _is_usable(self) -> Instance:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("base_url must be http(s)://host[:port][/path]")
-        if parts.port == 0:  # one that is no port at all raises here
-            raise ValueError("base_url names port 0")
-        if parts.username or parts.password:
-            raise ValueError("base_url carries a secret; use credential")
+        _check_url("base_url", self.base_url, "use credential")
         for name, value in self.credential.items():
             if name in _PLAIN_CREDENTIAL_FIELDS:
                 continue
@@ -221,6 +226,8 @@ class Document(_Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Document:
+        if self.external_url is not None:
+            _check_url("external_url", self.external_url, "clients bring their tokens themselves")
         development = any(issuer.development for issuer in self.identity.issuers)
         for name, instance in self.instances.items():
             if not _NAME.fullmatch(name):
