@@ -8,6 +8,8 @@ when a bucket is configured: the extra `s3` brings botocore.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,10 +17,10 @@ from urllib.parse import urlsplit
 import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from bundles.archive import ArchiveLimits
-from bundles.errors import BundleUnavailable
+from bundles.errors import BundleError, BundleUnavailable
 from bundles.s3_answers import ABSENT_CODE, elsewhere, fault_of, not_s3
 from bundles.s3_dialer import HeldBody, S3Dialer
 from bundles.s3_shelf import Found, Missing
@@ -57,22 +59,20 @@ class S3Objects:
     def get(self, key: str, *, max_bytes: int, unless_etag: str | None = None) -> Found | Missing:
         """An object with its ETag, unless it is absent or still has ``unless_etag``."""
         condition = {} if unless_etag is None else {"IfNoneMatch": unless_etag}
-        try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=key, **condition)
-            body = answer["Body"].read()
-        except ClientError as refused:
-            status, code, message = _said(refused)
-            if status == 304:
-                return Missing.UNCHANGED
-            if status == 404 and code == ABSENT_CODE:
-                return Missing.ABSENT
-            raise fault_of(status, code, message, self.place(key)) from refused
-        except BotoCoreError as failed:
-            raise not_s3(self.place(key), type(failed).__name__) from failed
-        etag = self._etag(answer, key)
-        if len(body) > max_bytes:
+        with self._judged(key):
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=key, **condition)
+            except ClientError as refused:
+                status, code, _ = _said(refused)
+                if status == 304:
+                    return Missing.UNCHANGED
+                if status == 404 and code == ABSENT_CODE:
+                    return Missing.ABSENT
+                raise
+            found = Found(self._etag(answer, key), answer["Body"].read())
+        if len(found.body) > max_bytes:
             raise BundleUnavailable("storage_damaged", f"{self.place(key)} has more than {max_bytes} bytes")
-        return Found(etag, body)
+        return found
 
     def put(self, key: str, body: bytes) -> None:
         """Write an object, whatever is there."""
@@ -87,21 +87,25 @@ class S3Objects:
 
     def delete(self, key: str) -> None:
         """Remove an object; an absent one is removed already."""
-        try:
+        with self._judged(key):
             self._client.delete_object(Bucket=self._bucket, Key=key)
-        except ClientError as refused:
-            raise fault_of(*_said(refused), self.place(key)) from refused
-        except BotoCoreError as failed:
-            raise not_s3(self.place(key), type(failed).__name__) from failed
 
     def _write(self, key: str, body: bytes, condition: dict[str, str]) -> str:
-        try:
+        with self._judged(key):
             answer = self._client.put_object(Bucket=self._bucket, Key=key, Body=body, **condition)
+            return self._etag(answer, key)
+
+    @contextmanager
+    def _judged(self, key: str) -> Iterator[None]:
+        """Whatever goes wrong about an object, as an error of ours."""
+        try:
+            yield
+        except BundleError:
+            raise
         except ClientError as refused:
             raise fault_of(*_said(refused), self.place(key)) from refused
-        except BotoCoreError as failed:
+        except Exception as failed:  # botocore lets the errors of its parsers out, as a header's date that is none
             raise not_s3(self.place(key), type(failed).__name__) from failed
-        return self._etag(answer, key)
 
     def _etag(self, answer: Any, key: str) -> str:
         etag, headers = answer.get("ETag"), answer["ResponseMetadata"]["HTTPHeaders"]

@@ -180,6 +180,21 @@ HOSTILE: dict[str, tuple[Behaviour, str, str]] = {
     "a page instead of an error": (answering("400 Bad Request", PAGE, HTML), "storage_answer", "storage_answer"),
     "a page that denies": (answering("403 Forbidden", PAGE, HTML), "storage_forbidden", "storage_forbidden"),
     "no ETag": (answering("200 OK", b"body"), "storage_answer", "storage_failed"),
+    "a date that is none": (
+        answering("200 OK", b"", ETAG, "Last-Modified: soon", "x-amz-object-size: soon"),
+        "storage_answer",
+        "storage_answer",
+    ),
+    "a number that is none": (
+        answering("200 OK", b"", ETAG, "x-amz-missing-meta: many", "x-amz-object-size: many"),
+        "storage_answer",
+        "storage_answer",
+    ),
+    "an error with control characters": (
+        answering("400 Bad Request", b"<Error><Code>\x01</Code></Error>", "Content-Type: application/xml"),
+        "storage_answer",
+        "storage_answer",
+    ),
     "broken XML": (
         answering("403 Forbidden", b"<Error><Code>", "Content-Type: application/xml"),
         "storage_forbidden",
