@@ -37,6 +37,8 @@ from gateway.store.port import (
 )
 
 WAITING_MAX: Final = 8192
+STALL_SECONDS: Final = 10.0
+"""A store that is silent for so long has stalled (a disk that hangs): nothing more is handed to it until it answers."""
 
 
 class LedgerUnavailable(GateUnavailable):
@@ -61,14 +63,22 @@ class LedgerWriter:
     """Group commit over the way to a store. One loop, the one that called `start`, may append."""
 
     def __init__(
-        self, store: BatchChannel, *, node: str, on_fatal: Callable[[str], None], waiting_max: int = WAITING_MAX
+        self,
+        store: BatchChannel,
+        *,
+        node: str,
+        on_fatal: Callable[[str], None],
+        waiting_max: int = WAITING_MAX,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self._store = store
         self._node = node
         self._on_fatal = on_fatal
         self._waiting_max = waiting_max
+        self._stall_seconds = stall_seconds
         self._gathered: list[_Waiting] = []
         self._sent: list[_Waiting] = []
+        self._sent_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Future[None] | None = None
         self._failure: str | None = None
@@ -100,6 +110,8 @@ class LedgerWriter:
         """
         if self._refusing is not None or self._loop is None:
             raise LedgerUnavailable(self._refusing or "the writer has not started")
+        if self._sent and self._is_stalled():
+            raise LedgerUnavailable(f"the store has not answered for {self._stall_seconds:g} seconds")
         if self.unflushed >= self._waiting_max:
             raise LedgerUnavailable(f"{self.unflushed} records are waiting already")
         for effect in effects:
@@ -114,12 +126,17 @@ class LedgerWriter:
     @property
     def healthy(self) -> bool:
         """Whether an append may succeed now (readiness): started, and the last batch or check went well."""
-        return self._refusing is None and self._failure is None
+        return self.failure is None
 
     @property
     def failure(self) -> str | None:
         """Why it is not healthy."""
+        if self._sent and self._is_stalled():
+            return "the store does not answer"
         return self._refusing or self._failure
+
+    def _is_stalled(self) -> bool:
+        return self._loop is not None and self._loop.time() - self._sent_at > self._stall_seconds
 
     @property
     def unflushed(self) -> int:
@@ -148,6 +165,7 @@ class LedgerWriter:
                 self._idle.set_result(None)
             return
         self._sent, self._gathered = self._gathered[:BATCH_MAX_RECORDS], self._gathered[BATCH_MAX_RECORDS:]
+        self._sent_at = self._loop.time() if self._loop is not None else 0.0
         try:
             self._store.send([waiting.item for waiting in self._sent])
         except Exception as error:  # boundary: an effect that cannot be sent is a bug, and nobody may wait for it

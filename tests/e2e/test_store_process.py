@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.ledger.writer import STALL_SECONDS
 from tests.e2e.calling import LIST, call, meanwhile, recorded, until
 from tests.e2e.harness import GateProcess, edit_config, init_directory, tidegate
 from tests.e2e.hostile import HostileUpstream
@@ -71,3 +73,22 @@ def test_signals_to_the_whole_group_leave_the_ending_to_the_gate(directory: Path
     assert (answered.status, again.status) == (200, 200)
     assert recorded(gate, again)
     assert gate.stop() == 0
+
+
+def test_calls_are_refused_at_once_while_the_disk_hangs_and_go_on_afterwards(directory: Path) -> None:
+    with GateProcess.start(directory) as gate:
+        assert call(gate, "GET", LIST).status == 200
+        os.kill(gate.store_pid, signal.SIGSTOP)
+        try:
+            with meanwhile(lambda: call(gate, "GET", LIST)) as answers:
+                until("the gate is not ready", lambda: call(gate, "GET", "/health/ready").status == 503 or None)
+                began = time.monotonic()
+                refused = call(gate, "GET", LIST)
+                assert (refused.status, refused.code) == (503, "ledger_unavailable")
+                assert time.monotonic() - began < STALL_SECONDS
+                os.kill(gate.store_pid, signal.SIGCONT)
+        finally:
+            os.kill(gate.store_pid, signal.SIGCONT)
+        assert [answer.status for answer in answers] == [200]
+        until("the gate is ready again", lambda: call(gate, "GET", "/health/ready").status == 200 or None)
+        assert call(gate, "GET", LIST).status == 200

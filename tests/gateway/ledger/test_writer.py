@@ -15,7 +15,7 @@ from gateway.errors import GateMisuse
 from gateway.ledger.record import Appended, RecordMalformed
 from gateway.ledger.recovery_client import recover_open_intents
 from gateway.ledger.verify import LogHead, LogVerifier
-from gateway.ledger.writer import WAITING_MAX, LedgerUnavailable, LedgerWriter
+from gateway.ledger.writer import LedgerUnavailable, LedgerWriter
 from gateway.store.guard_driver import LOW_WATER_BYTES, DiskRoom
 from gateway.store.offline_driver import OfflineLedger
 from gateway.store.port import (
@@ -70,11 +70,9 @@ class SimulatedDisk:
         self.closed += 1
 
 
-async def started(
-    disk: SimulatedDisk, *, waiting_max: int = WAITING_MAX, idle_seconds: float = 1.0
-) -> tuple[LedgerWriter, list[str]]:
+async def started(disk: SimulatedDisk, *, idle_seconds: float = 1.0, **bounds: float) -> tuple[LedgerWriter, list[str]]:
     fatal: list[str] = []
-    writer = LedgerWriter(linked(disk, idle_seconds), node="n1", on_fatal=fatal.append, waiting_max=waiting_max)
+    writer = LedgerWriter(linked(disk, idle_seconds), node="n1", on_fatal=fatal.append, **bounds)  # type: ignore[arg-type]
     await writer.start()
     return writer, fatal
 
@@ -193,6 +191,24 @@ async def test_writer_refuses_when_too_many_records_wait() -> None:
         await writer.append(draft())
     disk.gate.set()
     await asyncio.gather(*waiting)
+    await writer.close()
+
+
+async def test_writer_refuses_at_once_while_the_store_is_silent_and_goes_on_when_it_answers() -> None:
+    disk = SimulatedDisk()
+    writer, fatal = await started(disk, stall_seconds=0.05)
+    disk.gate.clear()
+    waiting = asyncio.create_task(writer.append(draft()), name="waiting")
+    async with asyncio.timeout(10):
+        while writer.healthy:
+            await asyncio.sleep(0.01)
+    assert writer.failure == "the store does not answer"
+    with pytest.raises(LedgerUnavailable, match="has not answered for"):
+        await writer.append(draft())
+    disk.gate.set()
+    assert (await waiting).seq == 0
+    assert (await writer.append(draft())).seq == 1
+    assert (writer.healthy, fatal) == (True, [])
     await writer.close()
 
 
