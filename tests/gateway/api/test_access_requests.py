@@ -26,7 +26,7 @@ from tests.gateway.api.asking_people import (
     update,
     vote,
 )
-from tests.gateway.api.test_authzen import EVALUATIONS
+from tests.gateway.api.test_authzen import EVALUATIONS, METADATA
 from tests.gateway.api.test_v1 import INCIDENT, INCIDENTS, Answered, send
 from tests.gateway.api.test_v1 import held as held_call
 
@@ -372,3 +372,12 @@ def test_caller_asks_for_nobody_else_without_the_authority(gate: GateProcess) ->
     denied = denial(gate, prod(gate, "pep-6", "enforcer"), question)
     answered = submit(gate, prod(gate, "pep-6"), submission(question, denied))
     assert (answered.status, answered.code) == (403, "denied")
+
+
+def test_description_and_metadata_name_where_requests_are_handed_in(gate: GateProcess) -> None:
+    paths = send(gate, "GET", "/openapi.json").body["paths"]
+    assert paths[REQUESTS].keys() == {"post"}
+    assert paths[f"{REQUESTS}/{{id}}"].keys() == {"get", "delete"}
+    assert paths[f"{REQUESTS}/{{id}}/cancel"].keys() == {"post"}
+    metadata = send(gate, "GET", METADATA).body
+    assert metadata["access_request_endpoint"] == f"{gate.url}{REQUESTS}"
