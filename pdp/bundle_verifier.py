@@ -32,8 +32,8 @@ from pdp.bundle_frames import (
     read_document,
 )
 
-LARGE_BYTES: Final = 2 << 20
-"""Unpacked. Below it a check takes about the time that a process takes to start."""
+LARGE_BYTES: Final = 1 << 20
+"""Unpacked. Below it a check takes about the time that a process takes to start, and holds the lock for 20 ms at most."""
 CHECK_SECONDS: Final = 180.0
 """How long a child may take; 20 MB take three seconds on a free processor, and thirty on a crowded one."""
 FAILED: Final = "bundle_check_failed"
