@@ -145,6 +145,7 @@ def test_config_accepts_a_bundle_that_is_followed(case: str) -> None:
         pytest.param({"bundles": _with_data()["bundles"][1:]}, "exactly one full bundle", id="no full bundle"),
         pytest.param(_bundle(lease_seconds=600), "only for freshness: signed", id="lease of a file"),
         pytest.param(_bundle(freshness_keys=[]), "only for freshness: signed", id="freshness keys of a file"),
+        pytest.param(_bundle(deltas=False), "only for freshness: signed", id="deltas of a file"),
         pytest.param(_bundle(source="https://x/b"), "file:", id="local freshness from a URL"),
         pytest.param(_bundle(trusted_keys=[]), "trusted_keys", id="bundle without keys"),
         pytest.param({"bundles": []}, "bundles", id="no bundle"),
