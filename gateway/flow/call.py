@@ -194,8 +194,7 @@ def _hold(call: GovernedCall, trace: Trace, context: FlowContext, decided: Decid
     if read.approval.state is not ApprovalState.APPROVED or not read.caller_connected:
         raise not_released(read.approval, decided)
     again = yield from _decide(call, trace, now=read.at_unix, approval=read.approval)
-    if again.decision.effect is Effect.REQUIRE_HITL:
-        _check_same_chain(read.approval, again, context.chains())
+    _check_same_chain(read.approval, again, context.chains())
     return read.approval
 
 
@@ -207,12 +206,11 @@ def _not_supported(message: str) -> list[dict[str, str]]:
 
 
 def _check_same_chain(approval: Approval, again: Decided, chains: dict[str, JsonValue]) -> None:
-    """A changed bundle that still holds the call needs no new vote unless the chain changed (page 5)."""
-    obligation = again.decision.approval
-    names = obligation.chains if obligation is not None else ()
-    if names != (approval.held.chain_name,):
+    """A changed bundle needs no new vote unless the chain changed (page 5), whether it holds the call or takes the approval."""
+    name, obligation = approval.held.chain_name, again.decision.approval
+    if again.decision.effect is Effect.REQUIRE_HITL and (obligation is None or obligation.chains != (name,)):
         raise refusal("stale_state", "the policy now asks for another chain of approval")
-    if chain_digest(names[0], chain_json(chains.get(names[0]))) != approval.chain_digest:
+    if chain_digest(name, chain_json(chains.get(name))) != approval.chain_digest:
         raise refusal("stale_state", "the chain of approval has changed since people voted")
 
 

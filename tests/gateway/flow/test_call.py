@@ -284,12 +284,26 @@ def test_approved_call_is_stale_when_policy_now_asks_another_chain() -> None:
     assert played.refused.code == "stale_state"
 
 
-def test_approved_call_is_stale_when_the_chain_changed() -> None:
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(HELD, id="policy still holds it"),
+        pytest.param(e.PolicyAnswered(decided()), id="policy takes the approval for enough"),
+    ],
+)
+def test_approved_call_is_stale_when_the_chain_changed(again: e.PolicyAnswered) -> None:
     granted = open_approval(ApprovalState.APPROVED)
     changed = granted._replace(approval=replace(granted.approval, chain_digest="sha256:other"))
-    played = write([*WRITE_HEAD, HELD, changed, HELD, RECORDED])
+    played = write([*WRITE_HEAD, HELD, changed, again, RECORDED])
     assert played.refused is not None
     assert played.refused.code == "stale_state"
+    assert "AppendIntent:intent" not in played.names
+
+
+def test_approved_call_goes_out_when_policy_takes_the_approval_and_the_chain_is_the_same() -> None:
+    allowed = e.PolicyAnswered(decided())
+    played = write([*WRITE_HEAD, HELD, open_approval(ApprovalState.APPROVED), allowed, RECORDED, NO_SWITCH, *SENT])
+    assert played.finished is not None
 
 
 def test_approved_call_is_stale_when_what_would_be_sent_is_not_what_was_approved() -> None:
