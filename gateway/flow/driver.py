@@ -156,7 +156,8 @@ class CallDriver:
 
     async def _open(self, command: c.OpenOrAttach) -> e.Event:
         approval = await self._services.approvals.open_or_attach(command.held)
-        self._services.metrics.approvals_created.inc()
+        if approval.held.call == command.held.call:
+            self._services.metrics.approvals_created.inc()
         return e.ApprovalRead(approval, self._services.clock())
 
     async def _await_approval(self, command: c.AwaitApproval) -> e.Event:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.calling import LIST, call, until
+from tests.e2e.calling import LIST, call, metrics, until
 from tests.e2e.harness import GateProcess, StandIns, init_directory, point_at_stand_ins
 from tests.e2e.rulebook import add_rules
 
@@ -77,6 +77,13 @@ def test_call_is_held_when_nobody_has_decided(gate: GateProcess) -> None:
     held = _send(gate, "undecided")
     assert held["status"] == 202
     assert _state(gate, held) == _nothing("held", "approval_required")
+
+
+def test_approval_is_counted_once_when_its_call_is_repeated(gate: GateProcess) -> None:
+    before = metrics(gate)["tidegate_approvals_created_total"]
+    first, again = _send(gate, "sent twice"), _send(gate, "sent twice")
+    assert first["approval"]["id"] == again["approval"]["id"]
+    assert metrics(gate)["tidegate_approvals_created_total"] == before + 1
 
 
 def test_call_is_approved_when_its_approval_waits_to_be_used(gate: GateProcess) -> None:
