@@ -126,8 +126,10 @@ class DeltaDesk:
         async with self._turn:
             try:
                 delta = await asyncio.to_thread(self._make, base.shelved.archive, target.archive)
-            except BundleError as fault:
-                self._say("delta_failed", {**about, "code": fault.code, "error": fault.detail})
+            except Exception as fault:
+                # Whatever it is: who asked for a delta still gets the bundle.
+                code = fault.code if isinstance(fault, BundleError) else "delta_unmakeable"
+                self._say("delta_failed", {**about, "code": code, "error": str(fault)})
                 return None
         if delta is None or not _is_worthwhile(delta, target.archive):
             self._say("delta_not_offered", about)

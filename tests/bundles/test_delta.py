@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -184,6 +185,44 @@ def test_delta_is_refused_when_it(fault: str) -> None:
     with pytest.raises(BundleRefused) as refused:
         apply_delta(BASE, make())
     assert refused.value.code == code
+
+
+numbers = st.one_of(
+    st.integers(-2, 600), st.sampled_from([2**53 - 1, 2**53, -(2**63), 10**30]), st.floats(), st.booleans()
+)
+steps = st.lists(st.one_of(numbers, st.lists(numbers, max_size=3), st.none(), st.text(max_size=3)), max_size=5)
+names_of_any_kind = st.one_of(st.sampled_from(["a.rego", "gone.rego", "new.rego", "../x"]), st.text(max_size=5))
+plans = st.fixed_dictionaries(
+    {
+        "edited": st.one_of(st.dictionaries(names_of_any_kind, st.one_of(steps, st.none()), max_size=3), steps),
+        "removed": st.one_of(st.lists(st.one_of(names_of_any_kind, numbers), max_size=3), st.none()),
+    }
+)
+
+
+@given(plans, st.binary(max_size=20))
+@settings(deadline=None)
+def test_delta_makes_an_archive_or_is_refused_when_its_plan_is_anything(plan: Any, inserted: bytes) -> None:
+    delta = write_archive({PLAN_FILE: json.dumps(plan).encode(), INSERTED_FILE: inserted})
+    try:
+        made = apply_delta(BASE, delta)
+    except BundleRefused as refused:
+        assert refused.code in ("delta_archive_invalid", "delta_edits_invalid", "delta_too_large")
+    else:
+        assert "../x" not in read_archive(made)
+
+
+@given(st.binary(max_size=300), st.integers(0, 400))
+@settings(deadline=None)
+def test_delta_is_refused_when_its_bytes_are_spoilt(noise: bytes, place: int) -> None:
+    delta = bytearray(edited([0, 100], 3, [100, 400], inserted=b"abc"))
+    delta[place : place + len(noise)] = noise
+    try:
+        made = apply_delta(BASE, bytes(delta))
+    except BundleRefused as refused:
+        assert refused.code in ("delta_archive_invalid", "delta_edits_invalid", "delta_too_large")
+    else:
+        assert made == apply_delta(BASE, edited([0, 100], 3, [100, 400], inserted=b"abc"))
 
 
 LIMITS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundles import delta_edits
@@ -43,11 +43,13 @@ pieces = st.lists(st.sampled_from([b"", b"a", b"\0" * 30, TEXT[:100], TEXT[60:30
 @given(
     st.one_of(st.binary(max_size=200), pieces.map(b"".join)), st.one_of(st.binary(max_size=200), pieces.map(b"".join))
 )
+@settings(deadline=None)
 def test_edits_give_the_target_when_applied_to_any_base(base: bytes, target: bytes) -> None:
     assert applied(base, edits_between(base, target)) == target
 
 
 @given(st.integers(0, 2**32), st.integers(0, 60))
+@settings(deadline=None)
 def test_edits_give_the_target_and_stay_short_when_a_text_is_changed_here_and_there(seed: int, changes: int) -> None:
     target = scattered(seed, changes)
     edits = edits_between(TEXT, target)

@@ -256,6 +256,17 @@ async def test_desk_says_so_and_offers_nothing_when_what_it_has_is_no_archive() 
     assert said == ["delta_failed"]
 
 
+async def test_desk_says_so_and_offers_nothing_when_making_fails_in_a_way_nobody_thought_of() -> None:
+    def broken(base: bytes, target: bytes) -> bytes | None:
+        raise MemoryError("none left")
+
+    said: list[str] = []
+    made = delta_desk(said, make=broken)
+    made.remember(SERVED, shelved(large(1), 1))
+    assert await made.offered(SERVED, etag(large(1)), shelved(large(2), 2)) is None
+    assert said == ["delta_failed"]
+
+
 async def test_desk_offers_nothing_yet_when_making_takes_too_long_and_the_delta_once_it_is_made() -> None:
     go_on = threading.Event()
 
