@@ -11,7 +11,6 @@ by `process_client` as `python -P -m gateway.store.process_driver DESCRIPTOR`.
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import socket
 import sys
@@ -127,8 +126,6 @@ def main() -> int:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     gc.freeze()
-    if hasattr(os, "SCHED_BATCH"):  # being woken for a batch is no reason to interrupt the gate that hands it over
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with socket.socket(fileno=int(sys.argv[1])) as link:
         return StoreProcess(link, sqlite_appender).run()
 
