@@ -48,3 +48,30 @@ def test_enforcement_shows_no_instance_when_the_caller_may_use_none() -> None:
     foreign = {"desk": plan(tenants=("other",))}
     answer = enforcement(InForce((), None), foreign, (), SUBJECT)
     assert (answer["instances"], answer["uncovered_instances"]) == ([], [])
+
+
+def test_metrics_add_up_when_the_same_thing_is_counted_again() -> None:
+    metrics = Metrics()
+    metrics.bound_labels(["desk", "desk.item.list"])
+    for seconds in (0.2, 0.3):
+        metrics.count_call(("acme", "desk", "desk.item.list", "ALLOW", "ok"))
+        metrics.observe_stage("total", seconds)
+        metrics.observe_decision("wasm", seconds)
+        metrics.observe_append(seconds)
+    text = metrics.exposition().decode()
+    assert (
+        'tidegate_calls_total{action="desk.item.list",code="ok",connector="desk",effect="ALLOW",tenant="acme"} 2.0'
+        in text
+    )
+    assert 'tidegate_call_seconds_count{stage="total"} 2.0' in text
+    assert 'tidegate_call_seconds_sum{stage="total"} 0.5' in text
+    assert 'tidegate_pdp_decision_seconds_count{cache="off",engine="wasm"} 2.0' in text
+
+
+def test_metrics_tell_kept_decisions_from_asked_ones() -> None:
+    metrics = Metrics()
+    metrics.observe_decision("wasm", 0.1, cached=True)
+    metrics.observe_decision("wasm", 0.1)
+    text = metrics.exposition().decode()
+    assert 'tidegate_pdp_decision_seconds_count{cache="hit",engine="wasm"} 1.0' in text
+    assert 'tidegate_pdp_decision_seconds_count{cache="off",engine="wasm"} 1.0' in text
