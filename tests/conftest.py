@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 from tests.e2e.harness import GateProcess, StandIns, init_directory, point_at_stand_ins
 
 ROOT = Path(__file__).resolve().parents[1]
 WATCHED = ["bundles", "pdp", "gateway"]
+
+# How long one example takes says what else the machine does; the time-out of the whole test stays.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(autouse=True)
