@@ -18,6 +18,7 @@ from cli.output import EXIT_REFUSED, JSON_OPTION, emit, shown
 from cli.token import read_config
 from gateway.config import ConfigError, GatewayConfig
 from gateway.errors import GateError
+from gateway.store.port import STORE_PROCESS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +70,8 @@ def state_findings(config: GatewayConfig) -> list[Finding]:
 
 
 def writers(store: Path, processes: Path = PROCESSES) -> list[int]:
-    """The processes that have a store file open for writing, as far as this user may see them.
+    """The processes that have a store file open for writing, as far as this user may see them; of a gate and the process that
+    writes for it, the gate.
 
     `processes` is the kernel's directory of them, as Linux shows it in ``/proc``; elsewhere the answer is empty.
     """
@@ -78,11 +80,23 @@ def writers(store: Path, processes: Path = PROCESSES) -> list[int]:
     except OSError:
         return []
     numbered = (entry for entry in processes.glob("*") if entry.name.isdecimal())
-    return sorted(int(entry.name) for entry in numbered if _writes(entry, (wanted.st_dev, wanted.st_ino)))
+    found = {int(entry.name): entry for entry in numbered if _writes(entry, (wanted.st_dev, wanted.st_ino))}
+    return sorted(number for number, entry in found.items() if _gate_of(entry) not in found)
 
 
 def _writes(process: Path, file: tuple[int, int]) -> bool:
     return any(flags & _WRITING for opened, flags in _open_files(process) if opened == file)
+
+
+def _gate_of(process: Path) -> int | None:
+    """The gate that a process writes a store for; none when it writes for itself or ended meanwhile."""
+    try:
+        if STORE_PROCESS.encode() not in (process / "cmdline").read_bytes():
+            return None
+        fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
+    except OSError:
+        return None
+    return int(fields.get("PPid", "0"))
 
 
 def _open_files(process: Path) -> Iterator[tuple[tuple[int, int], int]]:

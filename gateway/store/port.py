@@ -46,6 +46,9 @@ ANSWER_KEEP_SECONDS: Final = 24 * 3600
 LIST_MAX_ITEMS: Final = 200
 BATCH_MAX_RECORDS: Final = 256
 
+STORE_PROCESS: Final = "gateway.store.process_driver"
+"""The module that runs in the process that owns a store's file."""
+
 WallClock = Callable[[], int]
 """Wall time in milliseconds."""
 

@@ -27,11 +27,10 @@ from gateway.store.frames import (
     encode_batch,
     encode_opening,
 )
-from gateway.store.port import BatchItem, BatchListener, StoreUnavailable
+from gateway.store.port import STORE_PROCESS, BatchItem, BatchListener, StoreUnavailable
 
 OPEN_SECONDS: Final = 60.0
 """Verifying the tails of many logs takes time; an owner that is silent for longer is broken."""
-MODULE: Final = "gateway.store.process_driver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ def start_owner(held: tuple[int, ...] = ()) -> Owner:
     Blocks. Raises `OSError`. `-P` keeps the working directory out of where modules are looked for.
     """
     here, there = socket.socketpair()
-    command = [sys.executable, *(["-O"] if sys.flags.optimize else []), "-P", "-m", MODULE, str(there.fileno())]
+    command = [sys.executable, *(["-O"] if sys.flags.optimize else []), "-P", "-m", STORE_PROCESS, str(there.fileno())]
     try:
         with there:
             process = subprocess.Popen(

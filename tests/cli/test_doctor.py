@@ -13,6 +13,7 @@ import pytest
 from cli.doctor import writers
 from cli.gateway import issuer_findings, policy_findings
 from gateway.config import Document
+from gateway.store.port import STORE_PROCESS
 from tests.e2e.harness import GateProcess, edit_config, free_port, read_config, tidegate
 
 READING, WRITING, APPENDING = "0100000", "0100002", "02001"
@@ -90,6 +91,21 @@ def test_writers_are_those_that_have_the_store_open_for_writing(store: Path, tmp
     (processes / "8").mkdir()
     (processes / "sys").mkdir()
     assert writers(store, processes) == [4, 30]
+
+
+def _is_started(processes: Path, number: str, parent: str, module: str) -> None:
+    (processes / number / "cmdline").write_text(f"python\0-P\0-m\0{module}\0007\0")
+    (processes / number / "status").write_text(f"Name:\tpython\nPPid:\t{parent}\n")
+
+
+def test_writer_is_the_gate_when_its_own_process_writes_for_it(store: Path, tmp_path: Path) -> None:
+    processes = tmp_path / "proc"
+    for number in ("30", "31", "32", "33"):
+        _process(processes, number, store, WRITING)
+    _is_started(processes, "31", "30", STORE_PROCESS)
+    _is_started(processes, "32", "30", "cli.main")
+    _is_started(processes, "33", "1", STORE_PROCESS)
+    assert writers(store, processes) == [30, 32, 33]
 
 
 @pytest.mark.parametrize("missing", ["tidegate.db", "proc"])

@@ -23,6 +23,8 @@ from typing import Any
 
 import yaml
 
+from gateway.store.port import STORE_PROCESS
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 40.0
 STOP_SECONDS = 40.0
@@ -231,7 +233,7 @@ class GateProcess:
         """The process that owns its store's file."""
         for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
             for child in children.read_text().split():
-                if b"gateway.store.process_driver" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if STORE_PROCESS.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
                     return int(child)
         raise StartFailed("the gate has no process for its store")
 
