@@ -41,21 +41,22 @@ class Case:
     def files(self) -> dict[str, bytes]:
         """The case's modules, and the one that asks."""
         named = {f"case{number}.rego": text.encode() for number, text in enumerate(self.modules)}
-        return {**named, ASKING: self._asking().encode()}
+        return {**named, ASKING: self.asking("decision").encode()}
 
     @property
     def reads_whole_input(self) -> bool:
         """Whether the input is an object, as every input here is."""
         return not self.has_input or isinstance(self.input_document, dict)
 
-    def _asking(self) -> str:
+    def asking(self, rule: str) -> str:
+        """The module that asks: its ``rule`` is a list of the query's bindings, each with the paths of its sets."""
         names = sorted({name for binding in self.bindings or () for name in binding if name.isidentifier()})
         if not names and re.search(r"= ?x$|, x\)$", self.query.strip()):
             names = ["x"]
         binding = "{" + ", ".join(f'"{name}": {name}' for name in names) + "}"
         return (
             "package tidegate\n\n"
-            "decision := [answer |\n"
+            f"{rule} := [answer |\n"
             f"\t{self.query.strip()}\n"
             f"\tbinding := {binding}\n"
             "\tsets := [path | walk(binding, [path, value]); is_set(value)]\n"

@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,7 +64,7 @@ class Judge:
     def judge(self, case: Case) -> Judgement:
         """Build, evaluate and compare one case."""
         if not case.reads_whole_input:
-            return _ended(case, "cannot be asked", "an input that is no object")
+            return ended(case, "cannot be asked", "an input that is no object")
         refusal = self._refused_data(case)
         if refusal is not None:
             return refusal
@@ -72,17 +73,17 @@ class Judge:
         except BundleRefused as refused:
             return _refused_by_opa(case, refused.detail)
         for finding in self._findings(case):
-            return _ended(case, "refused", finding[0], finding[1])
+            return ended(case, "refused", finding[0], finding[1])
         return self._evaluated(case, wasm)
 
     def _refused_data(self, case: Case) -> Judgement | None:
         found = check_data_shapes(case.data)
         if found:
-            return _ended(case, "refused", f"data: {found[0].code}")
+            return ended(case, "refused", f"data: {found[0].code}")
         try:
             check_apart(case.data, [("tidegate",)])
         except PolicyRefused as refused:
-            return _ended(case, "refused", f"data: {refused.code}")
+            return ended(case, "refused", f"data: {refused.code}")
         return None
 
     def _findings(self, case: Case) -> list[tuple[str, int]]:
@@ -122,53 +123,56 @@ class Judge:
         try:
             policy = self._engine.prepare_parts(wasm, case.data)
         except PolicyRefused as refused:
-            return _ended(case, "refused", f"load: {refused.code}", detail=refused.detail)
+            return ended(case, "refused", f"load: {refused.code}", detail=refused.detail)
         try:
             answer: Any = orjson.loads(policy.decide(encode_document(document)))
         except InputRefused as refused:
-            return _ended(case, "cannot be asked", f"input: {refused.code}")
+            return ended(case, "cannot be asked", f"input: {refused.code}")
         except EngineFailed as failed:
             if case.wants_error:
-                return _ended(case, "error as wanted", detail=failed.detail)
-            return _ended(case, "differs", "engine failed", detail=failed.detail)
+                return ended(case, "error as wanted", detail=failed.detail)
+            return ended(case, "differs", "engine failed", detail=failed.detail)
         finally:
             policy.close()
-        return self._compared(case, answer)
+        return compared(case, answer, lambda: bindings_by_opa(self._program, case))
 
-    def _compared(self, case: Case, answers: list[dict[str, Any]]) -> Judgement:
-        given = [unordered(answer["binding"], answer["sets"]) for answer in answers]
-        wanted = case.bindings
-        if case.wants_error or wanted is None:
-            if case.wants_error and not case.only_strict:
-                return _ended(case, "differs", "an error was wanted", detail=json.dumps(answers)[:300])
-            # The error is wanted in strict mode alone; what OPA gives in its ordinary mode is what counts here.
-            wanted = tuple(self._by_opa(case))
-        if case.sorts_bindings:
-            given = [_sorted_below(binding) for binding in given]
-            wanted = tuple(_sorted_below(binding) for binding in wanted)
-        if same_bindings(given, list(wanted)):
-            return _ended(case, "agrees")
-        if not case.has_input and same_bindings(given, self._by_opa(case)):
-            return _ended(case, "agrees", "with an empty input instead of none")
-        detail = f"given {json.dumps(given)[:300]}, wanted {json.dumps(wanted)[:300]}"
-        return _ended(case, "differs", "another value", detail=detail)
 
-    def _by_opa(self, case: Case) -> list[dict[str, Any]]:
-        """The bindings by OPA's Go engine in its ordinary mode; none when it fails."""
-        with tempfile.TemporaryDirectory(prefix="agreement-") as scratch:
-            folder = Path(scratch)
-            for name, text in case.files.items():
-                (folder / name).write_bytes(text)
-            (folder / "data.json").write_bytes(orjson.dumps(case.data))
-            document = orjson.dumps(case.input_document if case.has_input else {})
-            command = [str(self._program), "eval", "--format", "json", "--bundle", ".", "--stdin-input"]
-            done = subprocess.run(
-                [*command, "data.tidegate.decision"], cwd=folder, input=document, capture_output=True, timeout=60
-            )
-        result = orjson.loads(done.stdout).get("result", [])
-        if not result:
-            return []
-        return [answer["binding"] for answer in result[0]["expressions"][0]["value"]]
+def compared(case: Case, answers: list[dict[str, Any]], ordinary: Callable[[], list[dict[str, Any]]]) -> Judgement:
+    """What the answers are worth; ``ordinary`` gives OPA's own bindings, without strict errors, where they are needed."""
+    given = [unordered(answer["binding"], answer["sets"]) for answer in answers]
+    wanted = case.bindings
+    if case.wants_error or wanted is None:
+        if case.wants_error and not case.only_strict:
+            return ended(case, "differs", "an error was wanted", detail=json.dumps(answers)[:300])
+        # The error is wanted in strict mode alone; what OPA gives in its ordinary mode is what counts here.
+        wanted = tuple(ordinary())
+    if case.sorts_bindings:
+        given = [_sorted_below(binding) for binding in given]
+        wanted = tuple(_sorted_below(binding) for binding in wanted)
+    if same_bindings(given, list(wanted)):
+        return ended(case, "agrees")
+    if not case.has_input and same_bindings(given, ordinary()):
+        return ended(case, "agrees", "with an empty input instead of none")
+    detail = f"given {json.dumps(given)[:300]}, wanted {json.dumps(wanted)[:300]}"
+    return ended(case, "differs", "another value", detail=detail)
+
+
+def bindings_by_opa(program: Path, case: Case) -> list[dict[str, Any]]:
+    """The bindings by OPA's Go engine in its ordinary mode; none when it fails."""
+    with tempfile.TemporaryDirectory(prefix="agreement-") as scratch:
+        folder = Path(scratch)
+        for name, text in case.files.items():
+            (folder / name).write_bytes(text)
+        (folder / "data.json").write_bytes(orjson.dumps(case.data))
+        document = orjson.dumps(case.input_document if case.has_input else {})
+        command = [str(program), "eval", "--format", "json", "--bundle", ".", "--stdin-input"]
+        done = subprocess.run(
+            [*command, "data.tidegate.decision"], cwd=folder, input=document, capture_output=True, timeout=60
+        )
+    result = orjson.loads(done.stdout).get("result", [])
+    if not result:
+        return []
+    return [answer["binding"] for answer in result[0]["expressions"][0]["value"]]
 
 
 def unordered(value: Any, sets: list[list[Any]]) -> Any:
@@ -251,17 +255,18 @@ def _package(tree: Any) -> tuple[str, ...]:
 def _refused_by_opa(case: Case, said: str) -> Judgement:
     found = _MESSAGE.search(said)
     if found is None:
-        return _ended(case, "error as wanted" if case.wants_error else "cannot be asked", said.strip()[:80])
+        return ended(case, "error as wanted" if case.wants_error else "cannot be asked", said.strip()[:80])
     where, row, code, message = found.groups()
     named = _FUNCTION.search(said)
     if named is not None:
-        return _ended(case, "refused", named[1], int(row), detail=where)
+        return ended(case, "refused", named[1], int(row), detail=where)
     if case.wants_error:
-        return _ended(case, "error as wanted", code, int(row))
+        return ended(case, "error as wanted", code, int(row))
     if f"{where}.rego" == ASKING:
-        return _ended(case, "cannot be asked", f"{code}: {message}"[:80])
-    return _ended(case, "refused", f"{code}: {message}"[:80], int(row))
+        return ended(case, "cannot be asked", f"{code}: {message}"[:80])
+    return ended(case, "refused", f"{code}: {message}"[:80], int(row))
 
 
-def _ended(case: Case, end: End, reason: str = "", row: int = 0, detail: str = "") -> Judgement:
+def ended(case: Case, end: End, reason: str = "", row: int = 0, detail: str = "") -> Judgement:
+    """The judgement of a case."""
     return Judgement(case.family, case.note, end, reason, row, detail)

@@ -1,19 +1,22 @@
-"""The page that shows how the embedded engine stands against OPA's own cases, family by family.
+"""The page that shows how the embedded engine and the OPA adapter stand against OPA's own cases, family by family.
 
-``python -m tests.agreement.page --write docs/engine-agreement.md`` judges every case and writes it; the long form of the
-tests compares what is committed with what comes out.
+``python -m tests.agreement.page --write docs/engine-agreement.md`` judges every case twice and writes it; the long form of
+the tests compares what is committed with what comes out.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
+from tests.agreement.adapter import ORDINARY, OWN_BUNDLE, UNDEFINED, AdapterJudge, serving
 from tests.agreement.cases import all_cases
 from tests.agreement.judging import Judge, Judgement
 from tools.opa.build import TOOLS, pinned_version
@@ -39,25 +42,47 @@ def _judge() -> Judge:
     return Judge(TOOLS / "opa", CACHE)
 
 
-def page(judgements: Sequence[Judgement]) -> str:
-    """The page of these judgements."""
+@cache
+def asked(numbers: range) -> tuple[Judgement, ...]:
+    """The judgements of the same cases through the OPA adapter, in order, made once a run; each worker has a server."""
+    size = -(-len(numbers) // WORKERS_COUNT)
+    parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    with ProcessPoolExecutor(WORKERS_COUNT) as pool:
+        return tuple(judgement for part in pool.map(_asked, parts) for judgement in part)
+
+
+def _asked(numbers: range) -> list[Judgement]:
+    return asyncio.run(_through_adapter(numbers))
+
+
+async def _through_adapter(numbers: range) -> list[Judgement]:
+    with tempfile.TemporaryDirectory(prefix="agreement-") as folder, serving(Path(folder)) as server:
+        async with AdapterJudge.at(server, TOOLS / "opa") as judge:
+            return [await judge.judge(all_cases()[number]) for number in numbers]
+
+
+def page(judgements: Sequence[Judgement], through_adapter: Sequence[Judgement]) -> str:
+    """The page of these judgements: by the embedded engine, and through the OPA adapter."""
     ends = Counter(str(judgement.end) for judgement in judgements)
-    by_family: dict[str, list[Judgement]] = {}
-    for judgement in judgements:
-        by_family.setdefault(judgement.family, []).append(judgement)
+    by_family, through_by_family = _by_family(judgements), _by_family(through_adapter)
     lines = [
-        "# The embedded engine against OPA's own cases",
+        "# The embedded engine and the OPA adapter against OPA's own cases",
         "",
         "<!-- Written by `python -m tests.agreement.page --write docs/engine-agreement.md`; the long tests compare it. -->",
         "",
         _INTRODUCTION.format(version=pinned_version(), cases=len(judgements), **_counts(ends)),
+        *_of_the_adapter(through_adapter),
+        _MORE,
         "## By family",
         "",
-        "| family | cases | accepted | agree | error as wanted | differ | refused at build, for |",
-        "|---|---|---|---|---|---|---|",
+        "The four columns that begin with **opa** are the adapter's: agree, error as wanted, differ, cannot be asked.",
+        "",
+        "| family | cases | accepted | agree | error as wanted | differ | opa: agree | opa: error | opa: differ | opa: not asked "
+        "| refused at build, for |",
+        "|" + "---|" * 11,
     ]
     for family, members in sorted(by_family.items()):
-        lines.append(_row(family, members))
+        lines.append(_row(family, members, through_by_family[family]))
     refused = Counter(judgement.reason for judgement in judgements if judgement.end == "refused")
     lines += ["", "## What was refused", "", "| builtin or finding | cases |", "|---|---|"]
     lines += [
@@ -79,7 +104,31 @@ that decides in the gate. A set has no order; everything else must be equal.
 | cannot be asked of a bundle: an input that is no object, a query over all of `data` | {unasked} |
 
 A refused policy runs on `engine: opa` unchanged.
+"""
 
+_ADAPTER = """## Through the OPA adapter
+
+The same {cases} cases, also those that the profile refuses, are put into a real OPA server and asked as the gate asks with
+`engine: opa`: through the adapter, which takes one answer of the trusted revision in time and nothing else. A query without a
+result is an undefined decision there.
+
+| | cases |
+|---|---|
+| the value is the one that is wanted, or undefined where none is | {agrees} |
+| the wanted error ends the decision as `engine_failed` | {errors} |
+| the answer is another one | **{differs}** |
+| cannot be asked of a server | {unasked} |
+
+Of those that agree, {undefined} are undefined, and the adapter says so. {ordinary} want an error in strict mode, which
+the adapter does not ask for; they are compared with `opa eval` in its ordinary mode. {own} have modules that call each other, which OPA's
+REST API cannot be given one by one; they are served as bundles of their own.
+
+What cannot be asked, and why:
+
+| reason | cases | which |
+|---|---|---|"""
+
+_MORE = """
 ## Drawn policies
 
 `tests/agreement/programs.py` draws policies and inputs from a seed inside the profile; both engines answer them. 300 pairs are
@@ -99,6 +148,37 @@ differ), and literals of different sizes compared (`not [x] == []` is lost).
 """
 
 
+def _by_family(judgements: Sequence[Judgement]) -> dict[str, list[Judgement]]:
+    found: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        found.setdefault(judgement.family, []).append(judgement)
+    return found
+
+
+def _of_the_adapter(judgements: Sequence[Judgement]) -> list[str]:
+    agreeing = [judgement for judgement in judgements if judgement.end == "agrees"]
+    details = Counter(judgement.detail for judgement in agreeing)
+    reasons = Counter(judgement.reason for judgement in agreeing)
+    counts = _counts(Counter(str(judgement.end) for judgement in judgements))
+    text = _ADAPTER.format(
+        cases=len(judgements),
+        undefined=details[UNDEFINED],
+        ordinary=reasons[ORDINARY],
+        own=reasons[OWN_BUNDLE],
+        **counts,
+    )
+    unasked: dict[str, list[str]] = {}
+    for judgement in judgements:
+        if judgement.end == "cannot be asked":
+            unasked.setdefault(judgement.reason, []).append(judgement.note)
+    rows = sorted(unasked.items(), key=lambda one: (-len(one[1]), one[0]))
+    return [text, *(f"| {_cell(reason)} | {len(notes)} | {_cell(', '.join(notes))} |" for reason, notes in rows)]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _counts(ends: Counter[str]) -> dict[str, int]:
     return {
         "agrees": ends["agrees"],
@@ -109,30 +189,35 @@ def _counts(ends: Counter[str]) -> dict[str, int]:
     }
 
 
-def _row(family: str, members: Sequence[Judgement]) -> str:
+def _row(family: str, members: Sequence[Judgement], through_adapter: Sequence[Judgement]) -> str:
     ends = Counter(member.end for member in members)
+    through = Counter(member.end for member in through_adapter)
     accepted = ends["agrees"] + ends["error as wanted"] + ends["differs"]
     reasons = Counter(member.reason for member in members if member.end == "refused")
     named = ", ".join(f"`{reason}` {count}" for reason, count in sorted(reasons.items()))
-    counts = (len(members), accepted, ends["agrees"], ends["error as wanted"], ends["differs"])
+    counts = (
+        *(len(members), accepted, ends["agrees"], ends["error as wanted"], ends["differs"]),
+        *(through["agrees"], through["error as wanted"], through["differs"], through["cannot be asked"]),
+    )
     return f"| {family} | " + " | ".join(map(str, counts)) + f" | {named} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when no accepted case differs, 1 when one does; the page is written or printed either way."""
+    """0 when no case that was answered differs, 1 when one does; the page is written or printed either way."""
     parser = argparse.ArgumentParser(prog="python -m tests.agreement.page")
     parser.add_argument("--write", type=Path, help="where the page goes")
     options = parser.parse_args(arguments)
-    found = judged(range(len(all_cases())))
-    text = page(found)
+    numbers = range(len(all_cases()))
+    found, through_adapter = judged(numbers), asked(numbers)
+    text = page(found, through_adapter)
     if options.write is None:
         print(text, end="")
     else:
         options.write.write_text(text, encoding="utf-8")
-    for judgement in found:
-        if judgement.end == "differs":
-            print(f"{judgement.note}: {judgement.reason}: {judgement.detail}", file=sys.stderr)
-    return int(any(judgement.end == "differs" for judgement in found))
+    differing = [judgement for judgement in (*found, *through_adapter) if judgement.end == "differs"]
+    for judgement in differing:
+        print(f"{judgement.note}: {judgement.reason}: {judgement.detail}", file=sys.stderr)
+    return int(bool(differing))
 
 
 if __name__ == "__main__":

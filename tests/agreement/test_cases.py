@@ -11,7 +11,7 @@ import pytest
 
 from tests.agreement.cases import Case, all_cases
 from tests.agreement.judging import SET, Judge, same, same_bindings, unordered
-from tests.agreement.page import judged, page
+from tests.agreement.page import asked, judged, page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "engine-agreement.md"
@@ -49,12 +49,15 @@ def test_the_page_speaks_of_all_cases_of_the_pinned_opa() -> None:
     assert f"OPA ships {CASES_COUNT} evaluation cases" in text
     assert families == set(re.findall(r"^\| (\w[\w-]*) \| \d", text, re.MULTILINE))
     assert "| accepted, and the answer is another one | **0** |" in text
+    assert f"The same {CASES_COUNT} cases" in text
+    assert "| the answer is another one | **0** |" in text
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_the_page_is_current_when_all_cases_are_judged_again() -> None:
-    assert page(judged(range(len(all_cases())))) == PAGE.read_text(encoding="utf-8")
+    numbers = range(len(all_cases()))
+    assert page(judged(numbers), asked(numbers)) == PAGE.read_text(encoding="utf-8")
 
 
 ENDS = {
