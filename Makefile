@@ -10,12 +10,15 @@ UV ?= uv
 LOCK := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11
 EXTRAS := envoy s3
 NODE_DIR := tests/e2e/node
-# What they try are processes of their own, which would not run under -O.
+# What they try are processes of their own, which would not run under -O. Waiting is most of their time, so their modules
+# are shared out over runs side by side.
 OWN_PROCESSES := tests/e2e tests/integration tests/agreement
+SHARES := 1 2 3
+SHARED_RUNS := $(SHARES:%=processes-%)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env dev-env envoy s3 run test lint types unit processes unit-optimized coverage bench opa opa-envoy regal soak lock clean
+.PHONY: help env dev-env envoy s3 run test lint types unit $(SHARED_RUNS) unit-optimized coverage bench opa opa-envoy regal soak lock clean
 
 help:
 	@echo "make run [ONCE=1]  the quick start: a gate with stand-in services, one call allowed, one denied, one held"
@@ -87,8 +90,8 @@ lint: dev-env regal
 unit: dev-env opa $(NODE_DIR)/node_modules/.stamp
 	@$(BIN)/coverage run -m pytest -m "not soak" $(OWN_PROCESSES:%=--ignore=%)
 
-processes: dev-env opa $(NODE_DIR)/node_modules/.stamp
-	@$(BIN)/coverage run -m pytest -m "not soak" $(OWN_PROCESSES)
+$(SHARED_RUNS): processes-%: dev-env opa $(NODE_DIR)/node_modules/.stamp
+	@$(BIN)/coverage run -m pytest -m "not soak" --share $*/$(words $(SHARES)) $(OWN_PROCESSES)
 
 unit-optimized: dev-env opa $(NODE_DIR)/node_modules/.stamp
 	@$(BIN)/python -O -m pytest -m "not soak" $(OWN_PROCESSES:%=--ignore=%)
@@ -100,7 +103,7 @@ coverage: dev-env
 test:
 	@$(MAKE) --no-print-directory lint
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory --jobs=3 unit processes unit-optimized
+	@$(MAKE) --no-print-directory --jobs=5 $(SHARED_RUNS) unit unit-optimized
 	@$(MAKE) --no-print-directory coverage
 
 bench: dev-env opa opa-envoy

@@ -23,6 +23,19 @@ settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--share 1/3` runs the first of three shares: what waits for processes most of its time runs side by side."""
+    parser.addoption("--share", default="1/1", help="run share N of M of the test modules, N/M")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the modules of this run's share; every module is in exactly one."""
+    number, _, count = str(config.getoption("--share")).partition("/")
+    modules = sorted({item.nodeid.partition("::")[0] for item in items})
+    kept = set(modules[int(number) - 1 :: int(count)])
+    items[:] = [item for item in items if item.nodeid.partition("::")[0] in kept]
+
+
 @pytest.fixture(autouse=True)
 def blocking_calls_fail() -> Iterator[None]:
     """Raise in any coroutine of the shipped packages that blocks the event loop."""
