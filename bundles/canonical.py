@@ -55,6 +55,29 @@ def parse_strict(raw: bytes, *, max_bytes: int = 1 << 20, max_depth: int = 64) -
     differently could be decided as one thing and carried out as another.
     **Source**: RFC 8259, RFC 7493 (I-JSON).
     """
+    value, skeleton = _parsed(raw, max_bytes, max_depth)
+    members = skeleton.count(b":")
+    if members and _members(value) != members:
+        raise _diagnose(raw)
+    if _WIDE_NUMBER.search(skeleton):
+        _check_numbers(value, "")
+    return value
+
+
+def strict_and_canonical(raw: bytes, *, max_bytes: int, max_depth: int) -> tuple[JsonValue, bytes]:
+    """What :func:`parse_strict` and :func:`opa_canonical` give, for the price of one of them; raises as the first."""
+    value, skeleton = _parsed(raw, max_bytes, max_depth)
+    if _INEXACT_LITERAL.search(skeleton):
+        return parse_strict(raw, max_bytes=max_bytes, max_depth=max_depth), opa_canonical(raw)
+    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    members = skeleton.count(b":")
+    if members and _STRING.sub(b"", text).count(b":") != members:
+        raise _diagnose(raw)
+    return value, _as_go_escapes(text)
+
+
+def _parsed(raw: bytes, max_bytes: int, max_depth: int) -> tuple[JsonValue, bytes]:
+    """The value of a text, and the text less its strings; whether members were lost is not known yet."""
     if len(raw) > max_bytes:
         raise StrictJsonError("too_large")
     if raw.startswith(b"\xef\xbb\xbf"):
@@ -66,12 +89,7 @@ def parse_strict(raw: bytes, *, max_bytes: int = 1 << 20, max_depth: int = 64) -
     # Only now: on text that is no JSON the expression below could take quadratic time.
     skeleton = _STRING.sub(b"", raw)
     _check_depth(skeleton, max_depth)
-    members = skeleton.count(b":")
-    if members and _members(value) != members:
-        raise _diagnose(raw)
-    if _WIDE_NUMBER.search(skeleton):
-        _check_numbers(value, "")
-    return value
+    return value, skeleton
 
 
 def canonical_json(value: JsonValue) -> bytes:
@@ -97,6 +115,10 @@ def opa_canonical(raw: bytes) -> bytes:
         text = _write_literal(value).encode()
     else:
         text = orjson.dumps(orjson.loads(raw), option=orjson.OPT_SORT_KEYS)
+    return _as_go_escapes(text)
+
+
+def _as_go_escapes(text: bytes) -> bytes:
     return text.replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")
 
 

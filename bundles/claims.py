@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bundles.canonical import JsonValue, StrictJsonError, opa_canonical, parse_strict, sha256_hex
+from bundles.canonical import JsonValue, StrictJsonError, parse_strict, sha256_hex, strict_and_canonical
 from bundles.errors import BundleRefused
 
 SIGNATURES_FILE: Final = ".signatures.json"
@@ -55,10 +55,22 @@ def read_claims(payload: Mapping[str, JsonValue]) -> BundleClaims:
 
 def hash_file(name: str, content: bytes) -> str:
     """The hash OPA computes: of canonical JSON for structured files, of the bytes for all others."""
-    if name.rpartition("/")[2] not in (DATA_FILE, MANIFEST_FILE):
-        return sha256_hex(content)
-    parse_structured(name, content)
-    return sha256_hex(opa_canonical(content))
+    return _hashed(name, content)[0]
+
+
+def _hashed(name: str, content: bytes) -> tuple[str, JsonValue]:
+    """The hash, and the value of a structured file."""
+    if not _is_structured(name):
+        return sha256_hex(content), None
+    try:
+        value, text = strict_and_canonical(content, max_bytes=max(1, len(content)), max_depth=DATA_MAX_DEPTH)
+    except StrictJsonError as refused:
+        raise _unreadable(name, refused) from refused
+    return sha256_hex(text), value
+
+
+def _is_structured(name: str) -> bool:
+    return name.rpartition("/")[2] in (DATA_FILE, MANIFEST_FILE)
 
 
 def parse_structured(name: str, content: bytes) -> JsonValue:
@@ -66,7 +78,11 @@ def parse_structured(name: str, content: bytes) -> JsonValue:
     try:
         return parse_strict(content, max_bytes=max(1, len(content)), max_depth=DATA_MAX_DEPTH)
     except StrictJsonError as refused:
-        raise BundleRefused("bundle_json_invalid", f"{name}: {refused}") from refused
+        raise _unreadable(name, refused) from refused
+
+
+def _unreadable(name: str, refused: StrictJsonError) -> BundleRefused:
+    return BundleRefused("bundle_json_invalid", f"{name}: {refused}")
 
 
 def list_files(files: Mapping[str, bytes]) -> list[JsonValue]:
@@ -77,16 +93,22 @@ def list_files(files: Mapping[str, bytes]) -> list[JsonValue]:
     ]
 
 
-def check_files(files: Mapping[str, bytes], listed: Mapping[str, str]) -> None:
-    """Raise unless the archive holds exactly the listed files with exactly the listed content."""
+def check_files(files: Mapping[str, bytes], listed: Mapping[str, str]) -> dict[str, JsonValue]:
+    """Raise unless the archive holds exactly the listed files with exactly the listed content; the values of the
+    structured ones, which parsing them again would give."""
     for name in files:
         if name not in listed:
             raise BundleRefused("bundle_file_unlisted", f"{name} is not in the signed list")
+    parsed: dict[str, JsonValue] = {}
     for name, expected in listed.items():
         if name not in files:
             raise BundleRefused("bundle_file_missing", f"{name} was signed but is not in the archive")
-        if hash_file(name, files[name]) != expected:
+        found, value = _hashed(name, files[name])
+        if found != expected:
             raise BundleRefused("bundle_file_changed", f"{name} is not what was signed")
+        if _is_structured(name):
+            parsed[name] = value
+    return parsed
 
 
 def _text(payload: Mapping[str, JsonValue], claim: str) -> str:

@@ -79,7 +79,10 @@ class Opa:
         """Run every ``test_`` rule; a failing test is in the report, a test that cannot run raises."""
         with _staged(rego, data) as folder:
             raw = self._run(
-                ["test", "--timeout", TEST_TIMEOUT, "--format", "json", "--bundle", "."], folder, accept=(0, 2), refused="rego_invalid"
+                ["test", "--timeout", TEST_TIMEOUT, "--format", "json", "--bundle", "."],
+                folder,
+                accept=(0, 2),
+                refused="rego_invalid",
             )
         results = orjson.loads(raw or b"[]") or []
         failed = tuple(

@@ -57,20 +57,21 @@ class BundleContent:
     texts: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def read_content(files: Mapping[str, bytes]) -> BundleContent:
-    """Read a bundle's files; raises :class:`BundleRefused`.
+def read_content(files: Mapping[str, bytes], parsed: Mapping[str, JsonValue] | None = None) -> BundleContent:
+    """Read a bundle's files; raises :class:`BundleRefused`. ``parsed`` are values of some, as `check_files` gives them.
 
     Codes: ``bundle_manifest_invalid``, ``bundle_json_invalid``, ``bundle_data_conflict``, ``bundle_file_unknown``.
     """
     rego: dict[str, bytes] = {}
     data: dict[str, JsonValue] = {}
     probes: list[Probe] = []
+    known = parsed or {}
     for name in sorted(files):
         content, base = files[name], name.rpartition("/")[2]
         if name in (MANIFEST_FILE, WASM_FILE):
             continue
         if base == DATA_FILE:
-            _merge_at(data, name, parse_structured(name, content))
+            _merge_at(data, name, known[name] if name in known else parse_structured(name, content))
         elif name.endswith(".rego"):
             rego[name] = content
         elif name.startswith(PROBES_FOLDER) and name.endswith(".json"):

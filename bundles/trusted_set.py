@@ -84,12 +84,12 @@ def verify_bundle(
     key, payload = _verify_signature(token, trust)
     claims = read_claims(payload)
     _check_claims(claims, trust, key, now=now, highest_sequence=highest_sequence)
-    check_files(files, claims.files)
+    parsed = check_files(files, claims.files)
     digest = sha256_hex(raw)
     keyids: tuple[str, ...] = (key.keyid,)
     if trust.threshold > 1:
         keyids = check_cosignatures(cosignatures, trust.keys, trust.name, f"sha256:{digest}", threshold=trust.threshold)
-    content = read_content(files)
+    content = read_content(files, parsed)
     return TrustedBundle(
         name=claims.name,
         revision=content.revision or digest,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundles.canonical import StrictJsonError, canonical_json, opa_canonical, parse_strict
+from bundles.canonical import StrictJsonError, canonical_json, opa_canonical, parse_strict, strict_and_canonical
 
 REFUSED = {
     "a duplicate key": (b'{"a":1,"a":2}', "duplicate_key", "/a"),
@@ -203,3 +203,39 @@ def test_opa_text(raw: bytes, canonical: bytes) -> None:
 def test_opa_text_is_refused_when_it_holds_a_constant() -> None:
     with pytest.raises(StrictJsonError):
         opa_canonical(b"[1.0, NaN]")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"b": 1, "a": [1, 2, {"c": "x: y"}]}',
+        b'{"n": 1.50, "m": 10}',
+        b'{"n": -0, "m": 1e3}',
+        b'{"n": 9007199254740991}',
+        b"[]",
+        b'"text with \\" and : inside"',
+        b'{"line\xe2\x80\xa8": "\xe2\x80\xa9"}',
+    ],
+)
+def test_strict_and_canonical_are_what_either_gives_alone(raw: bytes) -> None:
+    value, text = strict_and_canonical(raw, max_bytes=1000, max_depth=8)
+    assert (value, text) == (parse_strict(raw, max_bytes=1000, max_depth=8), opa_canonical(raw))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"a": 1, "a": 1}',
+        b'{"a": 1.5, "a": 2}',
+        b'{"n": 9007199254740992}',
+        b'{"a": ',
+        b"[[[[[[[[[1]]]]]]]]]",
+        b"\xef\xbb\xbf1",
+    ],
+)
+def test_strict_and_canonical_refuse_what_strict_parsing_refuses(raw: bytes) -> None:
+    with pytest.raises(StrictJsonError) as alone:
+        parse_strict(raw, max_depth=8)
+    with pytest.raises(StrictJsonError) as together:
+        strict_and_canonical(raw, max_bytes=1000, max_depth=8)
+    assert (together.value.code, together.value.pointer) == (alone.value.code, alone.value.pointer)
