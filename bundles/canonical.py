@@ -40,6 +40,12 @@ class StrictJsonError(ValueError):
         self.pointer = pointer
 
 
+def outside_strings(text: bytes) -> bytes:
+    """A JSON text less its strings: for looking for what only numbers and structure may hold. On text that is no JSON it
+    could take quadratic time."""
+    return _STRING.sub(b"", text)
+
+
 def sha256_hex(data: bytes) -> str:
     """The SHA-256 of ``data`` in lower-case hex."""
     return hashlib.sha256(data).hexdigest()

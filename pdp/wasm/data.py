@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from bundles.canonical import outside_strings
 from bundles.profile import check_data_shapes
 from pdp.errors import PolicyRefused
 from pdp.input_document import INTEGER_MAX
@@ -121,7 +122,9 @@ def _name(name: object) -> bytes:
 
 def _written(value: JsonValue) -> bytes:
     raw = orjson.dumps(value)
-    return orjson.dumps(_integral(value)) if _MAYBE_INTEGRAL.search(raw) else raw
+    if _MAYBE_INTEGRAL.search(raw) is None or _MAYBE_INTEGRAL.search(outside_strings(raw)) is None:
+        return raw  # what looked like a number stands in strings only
+    return orjson.dumps(_integral(value))
 
 
 def _integral(value: Any) -> Any:

@@ -19,6 +19,8 @@ from pdp.wasm.data import data_pieces, encode_data, split_data
         pytest.param({}, b"{}", id="nothing"),
         pytest.param({"a": {}}, b'{"a":{}}', id="an empty object inside"),
         pytest.param({"a": 1.0}, b'{"a":1}', id="an integral float"),
+        pytest.param({"a": "3e4", "b": 1.5}, b'{"a":"3e4","b":1.5}', id="what looks like a number in a string"),
+        pytest.param({"a": ["3e4", 2.0]}, b'{"a":["3e4",2]}', id="an integral float beside such a string"),
         pytest.param({"a": {"b": [1.0, {"c": 2.0}], "d": 1.5}}, b'{"a":{"b":[1,{"c":2}],"d":1.5}}', id="deep inside"),
         pytest.param({"a": 1e20}, b'{"a":1e+20}', id="a float beyond every integer"),
         pytest.param({"a": "1.0"}, b'{"a":"1.0"}', id="text that looks like one"),
