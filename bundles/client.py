@@ -31,6 +31,7 @@ from bundles.client_protocol import (
     statement_in,
 )
 from bundles.client_state import ClientFiles, LeaseGuard
+from bundles.delta import ApplyDelta, apply_delta
 from bundles.errors import BundleError, BundleRefused, BundleUnavailable
 from bundles.freshness import BundleIdentity, FreshnessStatement, verify_statement
 from bundles.lease import Lease, highest_wall_of, restored
@@ -46,7 +47,7 @@ Install = Callable[[TrustedBundle], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class ClientParts:
-    """What a client works with; ``verify`` is called in threads."""
+    """What a client works with; ``verify`` and ``rebuild`` are called in threads."""
 
     fetch: Fetch
     files: ClientFiles
@@ -55,6 +56,7 @@ class ClientParts:
     chance: Callable[[], float] = random.random
     steady: Callable[[], float] = time.monotonic
     verify: VerifyBundle = verify_bundle
+    rebuild: ApplyDelta = apply_delta
 
 
 class BundleClient:
@@ -71,7 +73,7 @@ class BundleClient:
         self._asked_at: float | None = None
         self._answered_at: float | None = None
         self._error: tuple[str, str, float] | None = None
-        self._deltas = DeltaTaker(trust, parts.files, parts.steady)
+        self._deltas = DeltaTaker(trust, parts.files, parts.steady, parts.rebuild)
         self._transfer: Transfer | None = None
 
     @property

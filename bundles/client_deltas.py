@@ -14,7 +14,7 @@ from typing import Final
 from bundles.canonical import sha256_hex
 from bundles.client_protocol import ClientTrust, Fetched, content_type, statement_in
 from bundles.client_state import ClientFiles
-from bundles.delta import apply_delta
+from bundles.delta import ApplyDelta, apply_delta
 from bundles.delta_envelope import open_delta
 from bundles.errors import BundleError, BundleRefused
 from bundles.freshness import BundleIdentity, verify_statement
@@ -28,8 +28,12 @@ PAUSE_MAX_SECONDS: Final = 86_400.0
 class DeltaTaker:
     """Takes deltas for one bundle. Belongs to one event loop."""
 
-    def __init__(self, trust: ClientTrust, files: ClientFiles, steady: Callable[[], float]) -> None:
+    def __init__(
+        self, trust: ClientTrust, files: ClientFiles, steady: Callable[[], float], rebuild: ApplyDelta = apply_delta
+    ) -> None:
+        """``rebuild`` is called in threads."""
         self._trust = trust
+        self._rebuild = rebuild
         self._files = files
         self._steady = steady
         self._in_a_row = 0
@@ -73,7 +77,7 @@ class DeltaTaker:
         kept = self._files.read_bundle()
         if kept is None or f"sha256:{sha256_hex(kept[0])}" != held.digest:
             raise BundleRefused("delta_base_missing", "the archive in force is not on disk")
-        archive = apply_delta(kept[0], sealed.archive, trust.limits)
+        archive = self._rebuild(kept[0], sealed.archive, trust.limits)
         if f"sha256:{sha256_hex(archive)}" != target.digest:
             raise BundleRefused("delta_digest_mismatch", f"the edits do not lead to {target.digest}")
         return archive

@@ -12,7 +12,7 @@ the names.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from bundles.archive import ArchiveLimits, read_archive, write_archive
 from bundles.canonical import SAFE_INTEGER_MAX, JsonValue, StrictJsonError, canonical_json, parse_strict
@@ -24,6 +24,12 @@ INSERTED_FILE: Final = "inserted"
 PLAN_MAX_BYTES: Final = 4 << 20
 EDITS_MAX_COUNT: Final = 1 << 17
 _CODE: Final = "delta_edits_invalid"
+
+
+class ApplyDelta(Protocol):
+    """:func:`apply_delta`, or what does the same elsewhere; blocks."""
+
+    def __call__(self, base: bytes, delta: bytes, limits: ArchiveLimits | None = None) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from bundles.client import BundleClient, ClientParts, Install
 from bundles.client_protocol import ClientSettings, ClientStatus, ClientTrust, Offer
 from bundles.client_state import ClientFiles, LeaseGuard
 from bundles.errors import BundleError, BundleUnavailable
-from bundles.trusted_set import TrustedBundle, VerifyBundle
+from bundles.trusted_set import TrustedBundle
 from gateway.bundle_config import Bundle
 from gateway.bundle_settings import bundle_folder, client_trust, service_token
 from gateway.bundle_source import BundleAddress
@@ -23,6 +23,7 @@ from gateway.config import GatewayConfig
 from gateway.egress.addresses import AddressClass, address_classes
 from gateway.egress.dialer import UpstreamPools
 from gateway.errors import GateUnavailable
+from pdp.bundle_verifier import BundleVerifier
 
 START_WAIT_SECONDS = 15.0
 RELOAD_WAIT_SECONDS = 10.0
@@ -70,13 +71,15 @@ class BundleFollower:
         pools: UpstreamPools,
         guard: LeaseGuard,
         highest: Callable[[], Awaitable[int]],
-        verify: VerifyBundle,
+        checks: BundleVerifier,
     ) -> None:
         self.source = source
         self._guard = guard
         pool = pools.pool("_gate", f"_bundles/{configured[1].name}", "", source.allowed)
         fetch = BundleAddress(pool, source.url, source.token)
-        parts = ClientParts(fetch, ClientFiles(bundle_folder(*configured)), guard, highest, verify=verify)
+        parts = ClientParts(
+            fetch, ClientFiles(bundle_folder(*configured)), guard, highest, verify=checks.verify, rebuild=checks.rebuild
+        )
         self._client = BundleClient(source.trust, source.settings, parts)
         self._offer: Offer | None = None
         self.restored = False

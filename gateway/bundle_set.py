@@ -179,7 +179,7 @@ class BundleSet:
         self, config: GatewayConfig, configured: Bundle, source: FollowedSource, guard: LeaseGuard
     ) -> BundleFollower:
         highest = partial(self._highest, configured)
-        return BundleFollower((config, configured), source, self._pools, guard, highest, self.verify)
+        return BundleFollower((config, configured), source, self._pools, guard, highest, self._verifier)
 
     async def _guard(self) -> LeaseGuard:
         if self._clocks is None:

@@ -1,6 +1,7 @@
-"""The process that checks one large bundle for a gate: ``python -m pdp.bundle_child``, a question in, an answer out.
+"""The process that checks one large bundle for a gate, or applies one delta: ``python -m pdp.bundle_child``, a question in, an
+answer out.
 
-Guarantees: it checks with the very function that the gate uses for small bundles, at a low priority, within a bound of
+Guarantees: it works with the very functions that the gate uses for small bundles, at a low priority, within a bound of
 memory and processor time, and says one whole frame or nothing. It opens no file and no connection. Leaves waiting for it,
 and ending it, to ``pdp.bundle_verifier``.
 """
@@ -14,17 +15,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import BinaryIO, Final
 
+from bundles.archive import ArchiveLimits
 from bundles.content import package_of
+from bundles.delta import apply_delta
 from bundles.errors import BundleError, BundleRefused
 from bundles.merged import RULEBOOK_ROOTS
 from bundles.trusted_set import TrustedBundle, verify_bundle
 from pdp.bundle_frames import (
     PREFIX_BYTES,
+    REBUILD,
     FrameMalformed,
     answer_frame,
+    archive_frame,
     document_size,
     read_document,
     read_question,
+    read_rebuild,
     refusal_frame,
 )
 from pdp.wasm.data import split_data
@@ -48,7 +54,10 @@ def read_exactly(source: BinaryIO, size: int) -> bytes:
 def answered(source: BinaryIO, verify: Callable[..., TrustedBundle] = verify_bundle) -> tuple[bytes, ...]:
     """Read one question and give the answer's frame; raises :class:`FrameMalformed` for what is no question."""
     document, sizes = read_document(read_exactly(source, document_size(read_exactly(source, PREFIX_BYTES))))
-    question = read_question(document, [read_exactly(source, size) for size in sizes])
+    parts = [read_exactly(source, size) for size in sizes]
+    if document.get("about") == REBUILD:
+        return _rebuilt(*read_rebuild(document, parts))
+    question = read_question(document, parts)
     try:
         bundle = verify(
             question.archive,
@@ -62,6 +71,15 @@ def answered(source: BinaryIO, verify: Callable[..., TrustedBundle] = verify_bun
         return refusal_frame(BundleRefused(refused.code, refused.detail))
     except MemoryError:
         return refusal_frame(BundleRefused("bundle_too_large", f"checking it takes over {MEMORY_MAX_BYTES} bytes"))
+
+
+def _rebuilt(base: bytes, delta: bytes, limits: ArchiveLimits) -> tuple[bytes, ...]:
+    try:
+        return archive_frame(apply_delta(base, delta, limits))
+    except BundleError as refused:
+        return refusal_frame(BundleRefused(refused.code, refused.detail))
+    except MemoryError:
+        return refusal_frame(BundleRefused("delta_too_large", f"applying it takes over {MEMORY_MAX_BYTES} bytes"))
 
 
 def _split(bundle: TrustedBundle) -> TrustedBundle:

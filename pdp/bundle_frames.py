@@ -98,9 +98,7 @@ def read_question(document: Mapping[str, Any], parts: Sequence[bytes]) -> Questi
     keys = _typed(_member(document, "keys"), list)
     if len(parts) not in (1 + len(keys), 2 + len(keys)):
         raise FrameMalformed("an archive, the keys and perhaps co-signatures are expected")
-    limits = _typed(_member(document, "limits"), dict)
-    if set(limits) != {field.name for field in fields(ArchiveLimits)}:
-        raise FrameMalformed("the limits are of another version")
+    limits = _limits(document)
     trusted = []
     for described, pem in zip(keys, parts[1:], strict=False):
         named = _texts(described)
@@ -113,11 +111,49 @@ def read_question(document: Mapping[str, Any], parts: Sequence[bytes]) -> Questi
         tuple(trusted),
         _number(document, "threshold"),
         _number(document, "epoch"),
-        ArchiveLimits(**{name: _number(limits, name) for name in limits}),
+        limits,
     )
     cosignatures = parts[-1] if len(parts) == 2 + len(keys) else None
     now, highest = _number(document, "now"), _number(document, "highest_sequence")
     return Question(parts[0], trust, now, highest, cosignatures)
+
+
+def _limits(document: Mapping[str, Any]) -> ArchiveLimits:
+    limits = _typed(_member(document, "limits"), dict)
+    if set(limits) != {field.name for field in fields(ArchiveLimits)}:
+        raise FrameMalformed("the limits are of another version")
+    return ArchiveLimits(**{name: _number(limits, name) for name in limits})
+
+
+REBUILD: Final = "rebuild"
+"""What a document is about that brings a base and a delta in place of an archive to check."""
+
+
+def rebuild_frame(base: bytes, delta: bytes, limits: ArchiveLimits) -> tuple[bytes, ...]:
+    """A base and the delta to apply to it, as a frame."""
+    return frame({"about": REBUILD, "limits": asdict(limits)}, (base, delta))
+
+
+def read_rebuild(document: Mapping[str, Any], parts: Sequence[bytes]) -> tuple[bytes, bytes, ArchiveLimits]:
+    """Base, delta and limits of a frame."""
+    if len(parts) != 2:
+        raise FrameMalformed("a base and a delta are expected")
+    return parts[0], parts[1], _limits(document)
+
+
+def archive_frame(archive: bytes) -> tuple[bytes, ...]:
+    """An archive that a delta led to, as a frame."""
+    return frame({"about": REBUILD}, (archive,))
+
+
+def read_archive_answer(document: Mapping[str, Any], parts: Sequence[bytes]) -> bytes:
+    """The archive of an answer; raises what `apply_delta` raises, and :class:`FrameMalformed`."""
+    if set(document) == {"refused"}:
+        code, detail = _pair(_texts(document["refused"]))
+        raise BundleRefused(code, detail)
+    if document != {"about": REBUILD} or len(parts) != 1:
+        raise FrameMalformed("the answer is no archive")
+    return parts[0]
 
 
 def refusal_frame(refused: BundleRefused) -> tuple[bytes, ...]:

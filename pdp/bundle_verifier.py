@@ -1,4 +1,4 @@
-"""Checking bundles so that the event loop goes on: small ones in the calling thread, large ones in a process of their own.
+"""Checking bundles and applying deltas while the event loop goes on: small ones in the calling thread, large ones in a child.
 
 Guarantees: a bundle comes out only if :func:`bundles.trusted_set.verify_bundle` returned it, here or in the child; a child
 that dies, hangs, answers wrongly or is ended with the gate is ``bundle_check_failed``, and no child outlives
@@ -15,11 +15,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from typing import IO, Final
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Final, TypeVar
 
-from bundles.archive import unpacks_beyond
+from bundles.archive import ArchiveLimits, unpacks_beyond
 from bundles.canonical import sha256_hex
+from bundles.delta import apply_delta
 from bundles.errors import BundleUnavailable
 from bundles.trusted_set import TrustedBundle, TrustPolicy, verify_bundle
 from pdp.bundle_frames import (
@@ -29,7 +30,9 @@ from pdp.bundle_frames import (
     document_size,
     question_frame,
     read_answer,
+    read_archive_answer,
     read_document,
+    rebuild_frame,
 )
 
 LARGE_BYTES: Final = 1 << 20
@@ -38,6 +41,7 @@ CHECK_SECONDS: Final = 180.0
 """How long a child may take; 20 MB take three seconds on a free processor, and thirty on a crowded one."""
 FAILED: Final = "bundle_check_failed"
 COMMAND: Final = (sys.executable, "-P", "-m", "pdp.bundle_child")
+T = TypeVar("T")
 _KEPT: Final = ("LD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT")
 
 
@@ -70,8 +74,17 @@ class BundleVerifier:
         if not unpacks_beyond(raw, self._large_bytes):
             return verify_bundle(raw, trust, now=now, highest_sequence=highest_sequence, cosignatures=cosignatures)
         question = Question(raw, trust, now, highest_sequence, cosignatures)
-        with self._one_at_a_time:
-            return self._asked(question)
+        digest = f"sha256:{sha256_hex(raw)}"
+        return self._asked(
+            question_frame(question),
+            lambda document, parts: read_answer(document, parts, about=question, digest=digest),
+        )
+
+    def rebuild(self, base: bytes, delta: bytes, limits: ArchiveLimits | None = None) -> bytes:
+        """As :func:`bundles.delta.apply_delta`; raises ``bundle_check_failed`` too."""
+        if not unpacks_beyond(base, self._large_bytes) and not unpacks_beyond(delta, self._large_bytes):
+            return apply_delta(base, delta, limits)
+        return self._asked(rebuild_frame(base, delta, limits or ArchiveLimits()), read_archive_answer)
 
     def close(self) -> None:
         """End the child, if one runs, and start none any more."""
@@ -80,13 +93,17 @@ class BundleVerifier:
             if self._child is not None:
                 self._child.kill()
 
-    def _asked(self, question: Question) -> TrustedBundle:
+    def _asked(self, question: tuple[bytes, ...], read: Callable[[dict[str, Any], list[bytes]], T]) -> T:
+        with self._one_at_a_time:
+            return self._asked_alone(question, read)
+
+    def _asked_alone(self, question: tuple[bytes, ...], read: Callable[[dict[str, Any], list[bytes]], T]) -> T:
         child = self._started()
         late = threading.Timer(self._check_seconds, child.kill)
         late.daemon = True
         late.start()
         try:
-            return _exchanged(child, question)
+            return read(*_exchanged(child, question))
         except (OSError, FrameMalformed) as failed:
             child.kill()
             status = child.wait()
@@ -131,18 +148,17 @@ class _CutShort(FrameMalformed):
     """The child's output ended before its answer did."""
 
 
-def _exchanged(child: subprocess.Popen[bytes], question: Question) -> TrustedBundle:
+def _exchanged(child: subprocess.Popen[bytes], question: tuple[bytes, ...]) -> tuple[dict[str, Any], list[bytes]]:
     if child.stdin is None or child.stdout is None:
         raise FrameMalformed("the child has no pipes")
-    for piece in question_frame(question):
+    for piece in question:
         child.stdin.write(piece)
     child.stdin.close()
-    digest = f"sha256:{sha256_hex(question.archive)}"
     document, sizes = read_document(_read(child.stdout, document_size(_read(child.stdout, PREFIX_BYTES))))
     parts = [_read(child.stdout, size) for size in sizes]
     if child.stdout.read(1):
         raise FrameMalformed("more follows the answer")
-    return read_answer(document, parts, about=question, digest=digest)
+    return document, parts
 
 
 def _read(pipe: IO[bytes], size: int) -> bytes:
