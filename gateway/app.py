@@ -72,6 +72,9 @@ if TYPE_CHECKING:
 
 COLLECTOR_THRESHOLDS = (20_000, 50, 100)
 """Net new objects before a young, a middle and a full collection."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread beside the loop may hold the interpreter while the loop waits for it; Python's own 5 ms, each time the loop
+wakes up, would show in every call while a bundle is prepared."""
 
 
 def _wall_ms() -> int:
@@ -143,6 +146,7 @@ class Gate:
             exporter.start()
         self._bundles.follow(self._install, self._say_bundle_fault)
         _calm_collector()
+        sys.setswitchinterval(SWITCH_SECONDS)
 
     async def _watch(self) -> None:
         """See switches that other processes set, and expire approvals whose time has come."""
