@@ -46,22 +46,26 @@ class FrameReader:
     __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._held = b""
+        self._held = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The frames that are whole now. Raises `GateMisuse` for a length that no end writes."""
-        data = self._held + data if self._held else data
+        """The frames that are whole now. Raises `GateMisuse` for a length that no end writes.
+
+        What is not whole yet is gathered in place: a batch of large answers comes in thousands of pieces.
+        """
+        held = self._held
+        held += data
         found: list[bytes] = []
-        at, size = 0, len(data)
+        at, size = 0, len(held)
         while size - at >= _LENGTH.size:
-            end = at + _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
+            end = at + _LENGTH.size + _LENGTH.unpack_from(held, at)[0]
             if end - at > FRAME_MAX_BYTES:
                 raise GateMisuse("a frame of the store's link is longer than any")
             if end > size:
                 break
-            found.append(data[at + _LENGTH.size : end])
+            found.append(bytes(memoryview(held)[at + _LENGTH.size : end]))
             at = end
-        self._held = data[at:]
+        del held[:at]
         return found
 
 

@@ -148,6 +148,14 @@ def test_frames_are_whole_however_they_are_cut(step: int) -> None:
     assert found == sent
 
 
+def test_frame_is_whole_when_it_comes_in_thousands_of_pieces() -> None:
+    payload = bytes(range(256)) * (1 << 16)
+    stream, reader, found = framed(payload), FrameReader(), []
+    for at in range(0, len(stream), 4096):
+        found += reader.feed(stream[at : at + 4096])
+    assert found == [payload]
+
+
 def test_frame_is_refused_when_no_end_writes_one_so_long() -> None:
     with pytest.raises(GateMisuse, match="longer than any"):
         FrameReader().feed(b"\xff\xff\xff\xff")
