@@ -24,6 +24,9 @@ from gateway.errors import Refusal
 
 DEFAULT_PARAMETER_PATTERN = r"[A-Za-z0-9._~@:-]+"
 """What a path parameter may look like when the manifest does not say."""
+REMEMBERED_MAX = 1_024
+REMEMBERED_MAX_CHARACTERS = 512
+"""How many paths without a query a table remembers with what they may mean, and how long one may be."""
 
 QueryPairs: TypeAlias = Sequence[tuple[str, str]]
 
@@ -36,7 +39,7 @@ class Classified(NamedTuple):
     """One request recognised as one action, with the decoded values of its path parameters."""
 
     action: Action
-    path_arguments: dict[str, str]
+    path_arguments: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ class Candidates(NamedTuple):
     declared media kind) and `body_max_bytes`, so the edge knows how to read it.
     """
 
-    found: tuple[tuple[_Entry, dict[str, str]], ...]
+    found: tuple[tuple[_Entry, Mapping[str, str]], ...]
     needs_body: bool
 
     @property
@@ -223,7 +226,7 @@ def _no_literals(_segments: Sequence[str]) -> object:
 class ActionTable:
     """The actions of one manifest, compiled for lookup by method, depth and literal segments."""
 
-    __slots__ = ("_by_name", "_manifest", "_rest_entries", "_shapes")
+    __slots__ = ("_by_name", "_known", "_manifest", "_rest_entries", "_shapes")
 
     def __init__(self, manifest: ConnectorManifest) -> None:
         """Compile `manifest`. Raises `BundleRefused` where a template or its discriminators cannot be exact."""
@@ -231,6 +234,7 @@ class ActionTable:
         self._by_name: dict[str, Action] = {action.name: action for action in manifest.actions}
         self._shapes: dict[tuple[str, int], list[_Shape]] = {}
         self._rest_entries: dict[str, list[_Entry]] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], Candidates] = {}
         entries = [_compile_entry(manifest, action) for action in manifest.actions]
         _check_body_kinds(entries)
         for entry in entries:
@@ -279,6 +283,19 @@ class ActionTable:
 
         Raises `Refusal` ``unclassified`` when nothing matches, or when two match that no body could tell apart.
         """
+        if query or type(segments) is not tuple:
+            return self._candidates(method, segments, query)
+        asked = (method, segments)
+        known = self._known.get(asked)
+        if known is None:
+            known = self._candidates(method, segments, query)
+            if sum(map(len, segments)) <= REMEMBERED_MAX_CHARACTERS:
+                if len(self._known) >= REMEMBERED_MAX:
+                    self._known.clear()
+                self._known[asked] = known
+        return known
+
+    def _candidates(self, method: str, segments: Sequence[str], query: QueryPairs) -> Candidates:
         if len(segments) == 1 and not segments[0]:
             segments = ()
         matched: list[tuple[_Entry, dict[str, str]]] = []

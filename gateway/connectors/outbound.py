@@ -14,6 +14,7 @@ from typing import Final
 
 from bundles.manifest import ConnectorManifest
 from gateway.connectors.bodies import parse_form
+from gateway.edge.fields import HeaderFields
 from gateway.edge.headers import HeaderPairs, connection_nominated
 from gateway.edge.problem import refusal
 from gateway.edge.tokens import TICKET_PARAMETER, FoundToken
@@ -113,7 +114,7 @@ def header_of_place(place: str) -> str | None:
     return _TOKEN_HEADERS.get(place)
 
 
-def forward_headers(headers: HeaderPairs, policy: HeaderPolicy) -> list[tuple[str, str]]:
+def forward_headers(headers: HeaderPairs, policy: HeaderPolicy) -> HeaderFields:
     """The caller's headers that go on, in their order, names in lower case.
 
     The caller's token is never among them: no header that can hold one is on the list. The upstream is asked for
@@ -122,19 +123,29 @@ def forward_headers(headers: HeaderPairs, policy: HeaderPolicy) -> list[tuple[st
     **Security**: page 12 rule 1; headers nominated by `Connection` are dropped before anything is injected, so that a
     caller cannot have the injected credential stripped by the next hop.
     """
-    nominated = connection_nominated(headers)
-    allowed = policy.allowed - nominated if nominated else policy.allowed
-    forwarded = [pair for pair in headers if pair[0] in allowed]
-    forwarded.append(("accept-encoding", "identity"))
-    return forwarded
+    question = ("forwarded", policy.allowed)
+    known: HeaderFields | None = headers.found.get(question) if type(headers) is HeaderFields else None
+    if known is None:
+        nominated = connection_nominated(headers)
+        allowed = policy.allowed - nominated if nominated else policy.allowed
+        known = HeaderFields((*[pair for pair in headers if pair[0] in allowed], ("accept-encoding", "identity")))
+        if type(headers) is HeaderFields:
+            headers.keep(question, known)
+    return known
 
 
-def inject(headers: list[tuple[str, str]], credential: HeaderPairs) -> list[tuple[str, str]]:
+def inject(headers: HeaderPairs, credential: HeaderPairs) -> HeaderPairs:
     """`headers` with the instance's `credential` headers, which replace whatever has their name."""
-    for name, _ in credential:
-        headers = [pair for pair in headers if pair[0] != name]
-    headers.extend(credential)
-    return headers
+    if not credential:
+        return headers
+    question = ("injected", credential)
+    known: HeaderFields | None = headers.found.get(question) if type(headers) is HeaderFields else None
+    if known is None:
+        names = {name for name, _ in credential}
+        known = HeaderFields((*[pair for pair in headers if pair[0] not in names], *credential))
+        if type(headers) is HeaderFields:
+            headers.keep(question, known)
+    return known
 
 
 def strip_query(raw_query: str, query: tuple[tuple[str, str], ...], found: FoundToken | None) -> str:

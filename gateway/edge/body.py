@@ -7,11 +7,11 @@ too slow is a refusal. Leaves deadlines to `server`, parsing to `connectors.argu
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import lru_cache
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from gateway.edge.fields import header_fields
 from gateway.edge.headers import HeaderPairs, RequestHead, check_host
 from gateway.edge.problem import refusal
 from gateway.edge.url import URI_MAX_BYTES, canonical_path, origin_form
@@ -28,7 +28,6 @@ def request_head(
 
     Raises the refusals of `canonical_path` and `origin_form`; `admit_host` and `check_head` are the caller's next steps.
     """
-    headers = tuple([(lower_name(name), value.decode("latin-1")) for name, value in request.raw_headers])
     raw_target = request.raw_path
     if not raw_target.startswith("/"):
         raw_target = origin_form(raw_target, request.headers.get("Host"))
@@ -36,7 +35,7 @@ def request_head(
     if separators_below is not None and "%" in raw_target and raw_target.startswith(separators_below):
         separators_from = separators_below.count("/")
     target = canonical_path(raw_target, uri_max_bytes=uri_max_bytes, separators_from=separators_from)
-    return RequestHead(request.method, target, headers, request.remote)
+    return RequestHead(request.method, target, header_fields(request.raw_headers), request.remote)
 
 
 def admit_host(request: web.BaseRequest, headers: HeaderPairs, hosts: frozenset[str]) -> None:
@@ -51,12 +50,6 @@ def admit_host(request: web.BaseRequest, headers: HeaderPairs, hosts: frozenset[
         return own_hosts(str(place[0]), int(place[1])) if isinstance(place, tuple) else frozenset()
 
     check_host(headers, hosts, reached)
-
-
-@lru_cache(maxsize=1024)
-def lower_name(raw: bytes) -> str:
-    """A header's name as it is compared: text in lower case."""
-    return raw.decode("latin-1").lower()
 
 
 def has_body(request: web.BaseRequest) -> bool:

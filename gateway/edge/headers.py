@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gateway.edge.fields import HeaderFields
 from gateway.edge.problem import refusal
 from gateway.edge.url import CanonicalTarget
 
@@ -74,6 +75,8 @@ class Prefer:
 
 
 NO_PREFERENCE = Prefer()
+# What is asked of fields here and kept with them.
+_CHECKED, _HOST, _PREFER = "checked", "host", "prefer"
 _NONE: frozenset[str] = frozenset()
 
 
@@ -86,8 +89,17 @@ def check_head(head: RequestHead) -> None:
     """
     if head.method not in METHODS:
         raise refusal("method_not_allowed", "the method is none of " + ", ".join(sorted(METHODS)))
+    fields = head.headers
+    if type(fields) is not HeaderFields:
+        _check_fields(fields)
+    elif _CHECKED not in fields.found:
+        _check_fields(fields)
+        fields.keep(_CHECKED, True)
+
+
+def _check_fields(headers: HeaderPairs) -> None:
     watched: dict[str, str] = {}
-    for name, value in head.headers:
+    for name, value in headers:
         if name in _WATCHED:
             if name in watched and name in SINGLE:
                 raise refusal("malformed_request", f"the header {name} stands more than once")
@@ -137,12 +149,19 @@ def check_host(
 
     Security: page 12 rule 18; keeps a page in a browser from reaching the gate by a name that it rebinds.
     """
+    named = headers.found.get(_HOST) if type(headers) is HeaderFields else None
+    if named is None:
+        named = _host(headers)
+        if type(headers) is HeaderFields:
+            headers.keep(_HOST, named)
+    if named not in hosts and named not in reached():
+        raise refusal("malformed_request", "the Host header names no host of this listener")
+
+
+def _host(headers: HeaderPairs) -> str:
+    """The one host that the head names; empty, which no listener is called, when there are none or several."""
     found = [value for name, value in headers if name == "host"]
-    if len(found) == 1:
-        named = found[0].strip().lower()
-        if named in hosts or named in reached():
-            return
-    raise refusal("malformed_request", "the Host header names no host of this listener")
+    return found[0].strip().lower() if len(found) == 1 else ""
 
 
 def connection_nominated(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
@@ -161,6 +180,16 @@ def prefer(headers: Iterable[tuple[str, str]]) -> Prefer:
 
     Source: RFC 7240 §2.
     """
+    if type(headers) is not HeaderFields:
+        return _preferred(headers)
+    known: Prefer | None = headers.found.get(_PREFER)
+    if known is None:
+        known = _preferred(headers)
+        headers.keep(_PREFER, known)
+    return known
+
+
+def _preferred(headers: Iterable[tuple[str, str]]) -> Prefer:
     values = [value for name, value in headers if name == "prefer"]
     if not values:
         return NO_PREFERENCE

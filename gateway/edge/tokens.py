@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from gateway.edge.fields import HeaderFields
 from gateway.edge.problem import refusal
 from gateway.errors import GateMisuse, Refusal
 
@@ -54,7 +55,20 @@ def find_token(
     Security: page 12 rule 6. A second credential could make the service act as somebody else than was decided. Where a
     token is looked for is not said to who brings none: it would tell which services stand behind the gate.
     """
-    accepted, beside, refused = _searched(tuple(places), tuple(credential_places))
+    if query or form is not None or type(headers) is not HeaderFields:
+        return _found(headers, query, form, tuple(places), tuple(credential_places))
+    question = ("token", tuple(places), tuple(credential_places))
+    known: FoundToken | None = headers.found.get(question)
+    if known is None:
+        known = _found(headers, query, form, *question[1:])
+        headers.keep(question, known)
+    return known
+
+
+def _found(
+    headers: Pairs, query: Pairs, form: Pairs | None, places: tuple[str, ...], credential_places: tuple[str, ...]
+) -> FoundToken:
+    accepted, beside, refused = _searched(places, credential_places)
     found: list[FoundToken] = []
     _from_authorization(headers, accepted, found)
     for place in beside:

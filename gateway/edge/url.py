@@ -8,6 +8,7 @@ Leaves to the caller: which values a manifest's path parameters admit, separator
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +16,9 @@ from gateway.edge.problem import refusal
 
 URI_MAX_BYTES = 8_192
 QUERY_MAX_PAIRS = 256
+REMEMBERED_MAX = 2_048
+REMEMBERED_MAX_BYTES = 512
+"""How many targets are remembered in their canonical reading, and how long one may be."""
 
 # RFC 3986 pchar and "/" without ";" (path parameters are read differently by different servers).
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)+")
@@ -54,6 +58,12 @@ def canonical_path(
     """
     if len(raw_target) > uri_max_bytes:
         raise refusal("uri_too_long", f"the request target is longer than {uri_max_bytes} bytes")
+    if len(raw_target) > REMEMBERED_MAX_BYTES:
+        return _read(raw_target, separators_from)
+    return _remembered(raw_target, separators_from)
+
+
+def _read(raw_target: str, separators_from: int | None) -> CanonicalTarget:
     path, mark, raw_query = raw_target.partition("?")
     if _PATH.fullmatch(path) is None:
         raise refusal("malformed_request", "the path holds characters that have no single reading")
@@ -61,6 +71,10 @@ def canonical_path(
         raise refusal("malformed_request", "the path holds an encoded separator, percent sign or control character")
     segments = _segments(path)
     return CanonicalTarget(path, segments, raw_query, _pairs(raw_query) if mark else ())
+
+
+_remembered = lru_cache(maxsize=REMEMBERED_MAX)(_read)
+"""Callers ask for the same targets again and again."""
 
 
 def origin_form(raw_target: str, host: str | None) -> str:

@@ -18,8 +18,9 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EofStream, StreamReader
 
+from gateway.edge.fields import lower_name
 from gateway.egress.errors import UpstreamError, UpstreamFailed, UpstreamTimeout
-from gateway.egress.wire import Origin, body_framing, declared_length, encode_head, lower_name
+from gateway.egress.wire import Origin, body_framing, declared_length, encode_head
 from gateway.errors import GateError, GateMisuse, Refusal
 
 READ_BUFFER_BYTES: Final = 65_536

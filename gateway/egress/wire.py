@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from gateway.edge.fields import REMEMBERED_MAX_BYTES, HeaderFields
 from gateway.errors import GateMisuse
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -100,6 +101,20 @@ def encode_head(
     **Security**: request smuggling ends here; line ends, null bytes, spaces in the target and second framings cannot be
     written. **Source**: RFC 9112 §3 and §6.
     """
+    if type(headers) is not HeaderFields:
+        return _encoded(method, origin, target, headers, framing)
+    question = ("head", method, origin.scheme, origin.authority, target, framing)
+    known: bytes | None = headers.found.get(question)
+    if known is None:
+        known = _encoded(method, origin, target, headers, framing)
+        if len(known) <= REMEMBERED_MAX_BYTES:
+            headers.keep(question, known)
+    return known
+
+
+def _encoded(
+    method: str, origin: Origin, target: str, headers: Sequence[tuple[str, str]], framing: str | None
+) -> bytes:
     if _TOKEN.fullmatch(method) is None or _TARGET.fullmatch(target) is None:
         raise GateMisuse("method or target cannot be written as one request line")
     lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
@@ -123,12 +138,6 @@ def _is_written(name: str) -> bool:
     if _TOKEN.fullmatch(name) is None:
         raise GateMisuse("a header cannot be written as one line")
     return True
-
-
-@lru_cache(maxsize=1024)
-def lower_name(raw: bytes) -> str:
-    """The name of an answer's header as it is compared: text in lower case."""
-    return raw.decode("latin-1").lower()
 
 
 def body_framing(method: str, body_bytes: int | None) -> str | None:

@@ -21,6 +21,7 @@ from gateway.connectors.leaks import LeakDetector
 from gateway.connectors.outbound import check_coding, inject, kept_response_headers
 from gateway.connectors.tickets import upload_segments
 from gateway.edge.body import body_at_hand, bounded_body, read_body
+from gateway.edge.headers import HeaderPairs
 from gateway.edge.identity import NeedsKeys
 from gateway.edge.jwks import identify
 from gateway.edge.problem import CODES, refusal
@@ -199,8 +200,12 @@ class CallDriver:
         services, started = self._services, monotonic()
         try:
             injected = target.injector.known or await target.injector.headers()
-            headers = inject(list(outbound.headers), injected.headers)
-            body = self._outbound_body(call, headers)
+            headers = inject(outbound.headers, injected.headers)
+            body: bytes | AsyncIterator[bytes] | None = outbound.body
+            if outbound.streamed and self._request is not None:
+                headers, body = self._streamed_body(call, self._request, headers)
+            elif not body:
+                body = b"" if outbound.method in _BODIED else None
             pool = services.pools.pool(call.subject.tenant, call.plan.name, target.credential, target.allowed)
             response = await pool.request(outbound.method, url, headers, body, self._reach.timeouts)
         except UpstreamError as failed:
@@ -218,14 +223,13 @@ class CallDriver:
             return began._replace(renewable=True)
         return began
 
-    def _outbound_body(self, call: GovernedCall, headers: list[tuple[str, str]]) -> bytes | AsyncIterator[bytes] | None:
-        outbound = call.outbound
-        if not outbound.streamed or self._request is None:
-            return outbound.body or (b"" if outbound.method in _BODIED else None)
-        declared = self._request.content_length
+    def _streamed_body(
+        self, call: GovernedCall, request: web.BaseRequest, headers: HeaderPairs
+    ) -> tuple[HeaderPairs, AsyncIterator[bytes]]:
+        declared = request.content_length
         if declared is not None:
-            headers.append(("content-length", str(declared)))
-        return self._watched(bounded_body(self._request, call.action.arguments.body_max_bytes))
+            headers = (*headers, ("content-length", str(declared)))
+        return headers, self._watched(bounded_body(request, call.action.arguments.body_max_bytes))
 
     async def _watched(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """A body that is sent on as it comes, as long as it may; raises `Refusal` when it may no longer."""

@@ -106,7 +106,7 @@ def prepare_proxy(
         head.method,
         request.path,
         strip_query(head.target.raw_query, head.target.query, found),
-        tuple(forward_headers(head.headers, plan.headers)),
+        forward_headers(head.headers, plan.headers),
         raw,
         streamed,
     )
@@ -159,7 +159,7 @@ def prepare_api(request: ApiRequest, trace: Trace) -> GovernedCall:
     plan.schemas.validate(action.name, request.arguments)
     rendered = render(plan.manifest, action, request.arguments)
     resource_type, resource_id = resource_of(action, request.arguments)
-    headers = tuple(forward_headers(rendered.headers, plan.headers))
+    headers = forward_headers(rendered.headers, plan.headers)
     return GovernedCall(
         call_id=request.call_id,
         plan=plan,

@@ -54,6 +54,7 @@ PURE: frozenset[str] = frozenset(
     gateway.connectors.render
     gateway.connectors.rewrite
     gateway.connectors.tickets
+    gateway.edge.fields
     gateway.edge.framing
     gateway.edge.headers
     gateway.edge.identity
