@@ -61,7 +61,16 @@ def parse_strict(raw: bytes, *, max_bytes: int = 1 << 20, max_depth: int = 64) -
     differently could be decided as one thing and carried out as another.
     **Source**: RFC 8259, RFC 7493 (I-JSON).
     """
-    value, skeleton = _parsed(raw, max_bytes, max_depth)
+    value = _loaded(raw, max_bytes)
+    if (
+        type(value) is dict
+        and len(value) == raw.count(b":")
+        and max_depth
+        and _CONTAINERS.isdisjoint(map(type, value.values()))
+        and not _WIDE_NUMBER.search(raw)
+    ):
+        return value  # one flat object, whose every colon is a member that was kept
+    skeleton = _skeleton(raw, max_depth)
     members = skeleton.count(b":")
     if members and _members(value) != members:
         raise _diagnose(raw)
@@ -72,7 +81,8 @@ def parse_strict(raw: bytes, *, max_bytes: int = 1 << 20, max_depth: int = 64) -
 
 def strict_and_canonical(raw: bytes, *, max_bytes: int, max_depth: int) -> tuple[JsonValue, bytes]:
     """What :func:`parse_strict` and :func:`opa_canonical` give, for the price of one of them; raises as the first."""
-    value, skeleton = _parsed(raw, max_bytes, max_depth)
+    value = _loaded(raw, max_bytes)
+    skeleton = _skeleton(raw, max_depth)
     if _INEXACT_LITERAL.search(skeleton):
         return parse_strict(raw, max_bytes=max_bytes, max_depth=max_depth), opa_canonical(raw)
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -82,8 +92,8 @@ def strict_and_canonical(raw: bytes, *, max_bytes: int, max_depth: int) -> tuple
     return value, _as_go_escapes(text)
 
 
-def _parsed(raw: bytes, max_bytes: int, max_depth: int) -> tuple[JsonValue, bytes]:
-    """The value of a text, and the text less its strings; whether members were lost is not known yet."""
+def _loaded(raw: bytes, max_bytes: int) -> JsonValue:
+    """The value of a text; whether members were lost is not known yet."""
     if len(raw) > max_bytes:
         raise StrictJsonError("too_large")
     if raw.startswith(b"\xef\xbb\xbf"):
@@ -92,10 +102,14 @@ def _parsed(raw: bytes, max_bytes: int, max_depth: int) -> tuple[JsonValue, byte
         value: JsonValue = orjson.loads(raw)
     except orjson.JSONDecodeError as refused:
         raise _diagnose(raw) from refused
-    # Only now: on text that is no JSON the expression below could take quadratic time.
+    return value
+
+
+def _skeleton(raw: bytes, max_depth: int) -> bytes:
+    """A JSON text, known to be one, less its strings; its depth is checked."""
     skeleton = _STRING.sub(b"", raw)
     _check_depth(skeleton, max_depth)
-    return value, skeleton
+    return skeleton
 
 
 def canonical_json(value: JsonValue) -> bytes:

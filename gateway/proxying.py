@@ -52,32 +52,33 @@ class CallRunner:
         """Answer a request below ``/c/``."""
         self._begin()
         try:
-            return await self._proxied(request, head)
+            return await self._answered(*self._proxied(request, head))
         finally:
             self._end()
 
-    async def _proxied(self, request: web.BaseRequest, head: RequestHead) -> Answer:
+    def _proxied(self, request: web.BaseRequest, head: RequestHead) -> tuple[CallDriver, Flow[Finished], Trace, Prefer]:
+        """What drives a request below ``/c/``."""
         assembly, services = self._running.assembly, self._running.services
         name, _, _ = head.target.path.removeprefix(INSTANCE_PREFIX).partition("/")
         plan = assembly.plans.get(name)
         if plan is None:
             trace = Trace(new_call_id(), "", name[:INSTANCE_MAX_CHARACTERS])
             driver = CallDriver(services, assembly.reach, trace, request)
-            return await self._answered(driver, absent_flow(head, trace), trace, NO_PREFERENCE)
+            return driver, absent_flow(head, trace), trace, NO_PREFERENCE
         trace = Trace(new_call_id(), plan.manifest.connector, name)
         prefix = len(INSTANCE_PREFIX) + len(name)
         proxied = ProxyRequest(
-            call_id=trace.call_id,
-            plan=plan,
-            head=head,
-            path=head.target.path[prefix:] or "/",
-            segments=head.target.segments[2:],
-            prefer=prefer(head.headers),
-            received_unix=services.clock(),
-            has_body=has_body(request),
+            trace.call_id,
+            plan,
+            head,
+            head.target.path[prefix:] or "/",
+            head.target.segments[2:],
+            prefer(head.headers),
+            services.clock(),
+            has_body(request),
         )
         driver = CallDriver(services, assembly.reach, trace, request)
-        return await self._answered(driver, proxy_flow(proxied, trace, self._context()), trace, proxied.prefer)
+        return driver, proxy_flow(proxied, trace, self._context()), trace, proxied.prefer
 
     async def governed(self, request: web.BaseRequest, api: ApiRequest) -> tuple[Finished | Refusal, Trace]:
         """Run a call of ``POST /v1/calls``; its end, refused or not."""

@@ -72,10 +72,6 @@ class LeakDetector:
         held, self._held = self._held, b""
         return held
 
-    def check(self, values: Iterable[str]) -> None:
-        """Raise for a secret in one of an answer's header values, none of which holds a line end."""
-        self.check_whole("\n".join(values).encode("utf-8", "surrogateescape"))
-
     def check_whole(self, raw: bytes) -> None:
         """Raise for a secret in `raw`, which nothing follows."""
         for secret in self._secrets:

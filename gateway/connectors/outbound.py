@@ -191,7 +191,7 @@ def _name_in(found: FoundToken | None, kind: str) -> str | None:
     return name if colon and place_kind == kind else None
 
 
-def kept_response_headers(lowered: Sequence[tuple[str, str]], policy: HeaderPolicy) -> list[tuple[str, str]]:
+def kept_response_headers(lowered: Sequence[tuple[str, str]], policy: HeaderPolicy) -> HeaderPairs:
     """The upstream's headers that reach the caller, with the sandbox added. Names are in lower case already.
 
     `Content-Length` is the server's to set; `tidegate-` names are the gate's alone; a challenge of the upstream is about
@@ -203,8 +203,7 @@ def kept_response_headers(lowered: Sequence[tuple[str, str]], policy: HeaderPoli
     nominated = connection_nominated(lowered)
     dropped = policy.dropped_answers | nominated if nominated else policy.dropped_answers
     kept = [pair for pair in lowered if pair[0] not in dropped and not pair[0].startswith("tidegate-")]
-    kept.extend(SANDBOX)
-    return kept
+    return (*kept, *SANDBOX)
 
 
 def check_coding(value: str) -> None:

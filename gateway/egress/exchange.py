@@ -119,15 +119,16 @@ class UpstreamProtocol(ResponseHandler):
 class UpstreamResponse:
     """Status and headers of an answer, and its body to be read once.
 
-    `headers` are in their order and spelling. `trailers` are those that the parser keeps: none so far.
+    `raw_headers` are the octets that came, `headers` the same as text. `trailers` are those that the parser keeps: none
+    so far.
     """
 
-    __slots__ = ("_exchange", "_payload", "_raw_headers", "reason", "status", "trailers")
+    __slots__ = ("_exchange", "_payload", "raw_headers", "reason", "status", "trailers")
 
     def __init__(self, message: RawResponseMessage, payload: StreamReader, exchange: Exchange) -> None:
         self.status: int = message.code
         self.reason: str = message.reason
-        self._raw_headers = message.raw_headers
+        self.raw_headers = message.raw_headers
         self.trailers: tuple[tuple[str, str], ...] = ()
         self._payload = payload
         self._exchange = exchange
@@ -135,11 +136,11 @@ class UpstreamResponse:
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
         """The fields as they came, text in latin-1."""
-        return tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw_headers])
+        return tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw_headers])
 
     def lowered(self) -> list[tuple[str, str]]:
         """The fields in their order, with names in lower case."""
-        return [(lower_name(name), value.decode("latin-1")) for name, value in self._raw_headers]
+        return [(lower_name(name), value.decode("latin-1")) for name, value in self.raw_headers]
 
     @property
     def content(self) -> AsyncIterator[bytes]:

@@ -46,6 +46,8 @@ LONGEST_LIFE = "the stream reached its longest life"
 KILLED = "a kill switch ended the stream"
 STALE = "the policy that let the stream begin may no longer decide"
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
+_READ = frozenset({"content-length", "content-type", "content-encoding"})
+"""What the gate itself reads of an answer's headers."""
 
 
 class StreamCut(ConnectionError):
@@ -242,17 +244,19 @@ class CallDriver:
         """Raises `Refusal` for a coded answer and for a secret in its headers."""
         self._response, self._pieces = response, None
         self._detector = detector = LeakDetector(injected.spellings)
+        detector.check_whole(b"\n".join([value for _, value in response.raw_headers]))
         received = response.lowered()
         length, media_type = None, ""
         for name, value in received:
-            if name == "content-length" and value.isdecimal():
-                length = int(value)
-            elif name == "content-type":
+            if name not in _READ:
+                continue
+            if name == "content-type":
                 media_type = value.partition(";")[0].strip().lower()
             elif name == "content-encoding":
                 check_coding(value)
-        detector.check([value for _, value in received])
-        headers = tuple(kept_response_headers(received, call.plan.headers))
+            elif value.isdecimal():
+                length = int(value)
+        headers = kept_response_headers(received, call.plan.headers)
         return e.AnswerBegan(response.status, headers, length, media_type)
 
     async def _drop(self, command: c.DropAnswer) -> e.Event:

@@ -140,13 +140,13 @@ def test_empty_form_stays_empty() -> None:
 )  # fmt: skip
 def test_answer_loses_headers_that_are_not_the_upstreams_to_send(name: str) -> None:
     returned = kept_response_headers([(name.lower(), "v"), ("connection", "x-nominated")], POLICY)
-    assert returned == [("content-security-policy", "sandbox"), ("x-content-type-options", "nosniff")]
+    assert returned == (("content-security-policy", "sandbox"), ("x-content-type-options", "nosniff"))
 
 
 def test_answer_keeps_what_clients_need() -> None:
     kept = (("Content-Type", "application/json"), ("ETag", "1"), ("Link", "<x>"), ("X-RateLimit-Remaining", "4"))
     returned = kept_response_headers([(name.lower(), value) for name, value in kept], POLICY)
-    assert returned[:4] == [(name.lower(), value) for name, value in kept]
+    assert returned[:4] == tuple((name.lower(), value) for name, value in kept)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "identity, gzip", "zstd"])
