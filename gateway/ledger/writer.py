@@ -3,9 +3,10 @@
 Guarantees: `append` returns only after the record and its effects are on disk; a failure is `LedgerUnavailable` and
 nothing of a failed batch is acknowledged; a flush or I/O error, a corrupt file, a bug or the end of the store's process stops
 the writer for good and calls `on_fatal` once on the loop (the process is to exit non-zero; nothing is tried again). One
-batch is under way at a time: while it is, records gather; when it has been answered, all of them go at once, at most
-`BATCH_MAX_RECORDS`, so no record waits for company. What one turn of the loop appends to an idle store goes together when
-the turn ends. Leaves to the store what a transaction is, and to the caller what to refuse when it fails.
+batch is under way at a time: while it is, records gather, and go together afterwards, at most `BATCH_MAX_RECORDS`. What one
+turn of the loop appends to an idle store goes together when the turn ends; where the batch before had company, a few turns
+later, which take microseconds on an idle loop and let a busy one gather. No record waits for time to pass. Leaves to the
+store what a transaction is, and to the caller what to refuse when it fails.
 
 Cancelling a waiter does not take its record back: shield the append of an outcome.
 """
@@ -37,6 +38,9 @@ from gateway.store.port import (
 )
 
 WAITING_MAX: Final = 8192
+GATHER_TURNS: Final = 3
+GATHER_ENOUGH: Final = 16
+"""For how many turns of the loop a batch gathers company while calls are many, and how much company is enough."""
 STALL_SECONDS: Final = 10.0
 """A store that is silent for so long has stalled (a disk that hangs): nothing more is handed to it until it answers."""
 
@@ -79,6 +83,7 @@ class LedgerWriter:
         self._gathered: list[_Waiting] = []
         self._sent: list[_Waiting] = []
         self._sent_at = 0.0
+        self._last_size = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Future[None] | None = None
         self._failure: str | None = None
@@ -119,7 +124,7 @@ class LedgerWriter:
         item = BatchItem(freeze(record, node=self._node), effects)
         future: asyncio.Future[Appended] = self._loop.create_future()
         if not self._gathered and not self._sent:
-            self._loop.call_soon(self._hand_over)
+            self._gather_for(GATHER_TURNS if self._last_size > 1 else 0)
         self._gathered.append(_Waiting(item, future))
         return future
 
@@ -156,6 +161,17 @@ class LedgerWriter:
         self._ended = True
         await self._store.close()
 
+    def _gather_for(self, turns: int) -> None:
+        """Hand over when the loop has turned so many times more, or when there is enough."""
+        if self._loop is not None:
+            self._loop.call_soon(self._gathered_for, turns)
+
+    def _gathered_for(self, turns: int) -> None:
+        if turns and len(self._gathered) < GATHER_ENOUGH:
+            self._gather_for(turns - 1)
+        else:
+            self._hand_over()
+
     def _hand_over(self) -> None:
         """Send what was gathered, unless a batch is under way: its answer sends the next."""
         if self._sent:
@@ -165,6 +181,7 @@ class LedgerWriter:
                 self._idle.set_result(None)
             return
         self._sent, self._gathered = self._gathered[:BATCH_MAX_RECORDS], self._gathered[BATCH_MAX_RECORDS:]
+        self._last_size = len(self._sent)
         self._sent_at = self._loop.time() if self._loop is not None else 0.0
         try:
             self._store.send([waiting.item for waiting in self._sent])
@@ -177,7 +194,10 @@ class LedgerWriter:
         """The batch that was sent is durable, but for the items whose results say otherwise."""
         batch, self._sent = self._sent, []
         self._failure = None
-        self._hand_over()  # the store works while the waiters of this batch go on
+        if self._gathered:
+            self._gather_for(GATHER_TURNS)
+        else:
+            self._hand_over()
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, StoreUnavailable):
                 self._failure = str(result)

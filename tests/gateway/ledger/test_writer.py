@@ -15,13 +15,14 @@ from gateway.errors import GateMisuse
 from gateway.ledger.record import Appended, RecordMalformed
 from gateway.ledger.recovery_client import recover_open_intents
 from gateway.ledger.verify import LogHead, LogVerifier
-from gateway.ledger.writer import LedgerUnavailable, LedgerWriter
+from gateway.ledger.writer import GATHER_ENOUGH, GATHER_TURNS, LedgerUnavailable, LedgerWriter
 from gateway.store.guard_driver import LOW_WATER_BYTES, DiskRoom
 from gateway.store.offline_driver import OfflineLedger
 from gateway.store.port import (
     ANSWER_MAX_BYTES,
     BATCH_MAX_RECORDS,
     BatchItem,
+    BatchListener,
     BatchResult,
     ClaimKey,
     ClearSwitch,
@@ -103,6 +104,59 @@ async def test_writer_commits_one_batch_when_records_come_in_one_turn_of_the_loo
     await asyncio.gather(writer.append(draft()), writer.append(draft()))
     assert disk.batches == [9, 2]
     await writer.close()
+
+
+@pytest.mark.parametrize(("before", "batches"), [(1, [1, 1, 1]), (2, [2, 2])], ids=["calls are few", "calls are many"])
+async def test_writer_gathers_for_a_few_turns_only_when_the_batch_before_had_company(
+    before: int, batches: list[int]
+) -> None:
+    disk = SimulatedDisk()
+    writer, _ = await started(disk)
+    await asyncio.gather(*(writer.append(draft()) for _ in range(before)))
+    one = asyncio.create_task(writer.append(draft()), name="one")
+    for _ in range(GATHER_TURNS):
+        await asyncio.sleep(0)
+    await asyncio.gather(one, writer.append(draft()))
+    assert disk.batches == batches
+    await writer.close()
+
+
+class SimulatedChannel:
+    """The way to a store, which answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sequence[BatchItem]] = []
+
+    async def open(self, listener: BatchListener) -> None:
+        self.listener = listener
+
+    def send(self, items: Sequence[BatchItem]) -> None:
+        self.sent.append(items)
+
+    def answer(self) -> None:
+        self.listener.answered([Appended(item.record.log, 0, "") for item in self.sent[-1]])
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.mark.parametrize(
+    ("company", "turns"), [(1, GATHER_TURNS + 1), (GATHER_ENOUGH, 1)], ids=["little company", "enough company"]
+)
+async def test_writer_gathers_as_long_as_there_is_not_enough(company: int, turns: int) -> None:
+    channel = SimulatedChannel()
+    writer = LedgerWriter(channel, node="n1", on_fatal=list[str]().append)
+    await writer.start()
+    first = [writer.submit(draft()), writer.submit(draft())]
+    await asyncio.sleep(0)
+    channel.answer()
+    await asyncio.gather(*first)
+    for _ in range(company):
+        writer.submit(draft())
+    for _ in range(turns):
+        assert len(channel.sent) == 1
+        await asyncio.sleep(0)
+    assert [len(items) for items in channel.sent] == [2, company]
 
 
 async def test_writer_writes_what_was_gathered_when_it_is_closed_in_the_same_turn() -> None:
