@@ -6,8 +6,8 @@ published one after the other. A swap lasts from the service's answer to the pub
 sequence, and half a second more, in which the old rulebook is freed; its calls are those due in that time. Steady are the
 calls due while nothing is published or swapped. Most of a swap is checking the bundle aside; taking over is its end, shown
 by itself: loading the engine, the swap, freeing the old one. Ratios are medians over the swaps to the median over the rests,
-so that one stray stall of the machine decides neither. The service gives way to everything else, because it is
-another machine's work.
+so that one stray stall of the machine decides neither. The service stands for another machine: all its threads run in the lowest
+scheduling class, where nobody else wants the processor.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ TAKE_OVER_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.05
 ROWS: Final = ("steady", "swaps", "taking over")
 SWAP_MAX_SECONDS: Final = 120.0
-SERVICE_NICENESS: Final = 15
 
 
 @dataclass(slots=True)
@@ -162,17 +161,16 @@ class Looking:
 
 
 class Memory:
-    """The most memory that a process, and all its children together, had at any look."""
+    """The most memory that a process, and everything it started together, had at any look."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self.children_mb = 0.0
 
     def look(self) -> None:
-        """Look at the children now."""
-        with contextlib.suppress(OSError):
-            listed = [path.read_text() for path in Path(f"/proc/{self._pid}/task").glob("*/children")]
-            self.children_mb = max(self.children_mb, sum(_mb(int(pid), "VmRSS") for pid in " ".join(listed).split()))
+        """Look at the children now, and at theirs."""
+        started = [child for own in _children(self._pid) for child in (own, *_children(own))]
+        self.children_mb = max(self.children_mb, sum(_mb(pid, "VmRSS") for pid in started))
 
     @property
     def own_mb(self) -> float:
@@ -183,6 +181,13 @@ class Memory:
     def now_mb(self) -> float:
         """What the process has now."""
         return _mb(self._pid, "VmRSS")
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        listed = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+        return [int(child) for child in " ".join(listed).split()]
+    return []
 
 
 def _mb(pid: int, name: str) -> float:
@@ -287,6 +292,12 @@ def _row(sample: Sample, gap_seconds: float) -> dict[str, float]:
     }
 
 
+def _give_way(pid: int) -> None:
+    """Let a process run only where nobody else wants to, the threads that it has already included."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+
+
 @contextlib.contextmanager
 def staged(folder: Path, target: Address, swaps: int, data_bytes: int) -> Iterator[Stage]:
     """Build, sign, serve and follow until the end of the block."""
@@ -300,7 +311,7 @@ def staged(folder: Path, target: Address, swaps: int, data_bytes: int) -> Iterat
         done = service.publish(archive)
         if done.returncode or service.process is None:
             raise RuntimeError(f"the bundle was not published: {done.stdout}{done.stderr}")
-        os.setpriority(os.PRIO_PROCESS, service.process.pid, SERVICE_NICENESS)
+        _give_way(service.process.pid)
         follow(directory, service, lease_seconds=600, poll_seconds=60)
         with GateProcess.start(directory) as gate:
             endpoint = RemoteBundle(service.url, read_token(service.token_file))

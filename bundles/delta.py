@@ -11,6 +11,8 @@ the names.
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -23,6 +25,8 @@ PLAN_FILE: Final = "plan.json"
 INSERTED_FILE: Final = "inserted"
 PLAN_MAX_BYTES: Final = 4 << 20
 EDITS_MAX_COUNT: Final = 1 << 17
+QUICK_SHARE: Final = 2
+"""What the quickest packing may take of the best and a delta be given up for it; JSON takes 1.3 times as much."""
 _CODE: Final = "delta_edits_invalid"
 
 
@@ -41,9 +45,10 @@ class DeltaPlan:
     inserted: bytes
 
 
-def make_delta(base: bytes, target: bytes) -> bytes | None:
+def make_delta(base: bytes, target: bytes, *, max_bytes: int | None = None) -> bytes | None:
     """The delta that makes the archive ``target`` out of ``base``; ``None`` when our writer does not reproduce ``target``.
 
+    ``None`` too for one of more than ``max_bytes``; where most of the data is new, a quarter of the work shows that.
     Raises :class:`BundleRefused` for what is no archive.
     """
     old, new = read_archive(base), read_archive(target)
@@ -55,13 +60,28 @@ def make_delta(base: bytes, target: bytes) -> bytes | None:
         edits = edits_between(old.get(name, b""), new[name])
         edited[name] = [[step.start, step.size] if isinstance(step, Copy) else step.size for step in edits.steps]
         inserted.append(edits.inserted)
+    if max_bytes is not None and _packs_beyond(inserted, max_bytes):
+        return None
     removed: list[JsonValue] = [*sorted(set(old) - set(new))]
     plan = canonical_json({"edited": edited, "removed": removed})
     delta = write_archive({PLAN_FILE: plan, INSERTED_FILE: b"".join(inserted)})
+    if max_bytes is not None and len(delta) > max_bytes:
+        return None
     try:
         return delta if apply_delta(base, delta) == target else None
     except BundleRefused:
         return None  # Too many edits, or a plan past its limit: the whole archive is the shorter way.
+
+
+def _packs_beyond(inserted: Sequence[bytes], max_bytes: int) -> bool:
+    """Whether bytes pack to more, as far as the quickest packing tells; wrong for text that repeats itself far apart."""
+    engine = zlib.compressobj(1)
+    packed = 0
+    for piece in inserted:
+        packed += len(engine.compress(piece))
+        if packed > QUICK_SHARE * max_bytes:
+            return True
+    return packed + len(engine.flush()) > QUICK_SHARE * max_bytes
 
 
 def apply_delta(base: bytes, delta: bytes, limits: ArchiveLimits | None = None) -> bytes:

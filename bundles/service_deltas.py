@@ -25,6 +25,7 @@ BASES_MAX_COUNT: Final = 8
 KEPT_MAX_BYTES: Final = 64 << 20
 """Earlier archives and deltas of all bundles together."""
 MAKE_SECONDS: Final = 5.0
+ENVELOPE_BYTES: Final = 2048
 SHARE_OF_WHOLE: Final = 2
 """A delta that is not below half of the whole archive is not worth two ways to fail."""
 
@@ -64,14 +65,14 @@ class DeltaDesk:
         say: Callable[[str, Mapping[str, object]], None],
         *,
         kept_max_bytes: int = KEPT_MAX_BYTES,
-        make: Callable[[bytes, bytes], bytes | None] = make_delta,
+        make: Callable[[bytes, bytes], bytes | None] | None = None,
         make_seconds: float = MAKE_SECONDS,
     ) -> None:
         self._online = online
         self._clock = clock
         self._say = say
         self._kept_max_bytes = kept_max_bytes
-        self._make = make
+        self._make = make if make is not None else _small_delta
         self._make_seconds = make_seconds
         self._bases: list[_Base] = []
         self._turn = asyncio.Lock()
@@ -131,7 +132,7 @@ class DeltaDesk:
                 code = fault.code if isinstance(fault, BundleError) else "delta_unmakeable"
                 self._say("delta_failed", {**about, "code": code, "error": str(fault)})
                 return None
-        if delta is None or not _is_worthwhile(delta, target.archive):
+        if delta is None or len(delta) > _worthwhile_bytes(target.archive):
             self._say("delta_not_offered", about)
             return None
         if base.target == target.publication.digest:
@@ -165,7 +166,12 @@ class DeltaDesk:
             self._bases.pop(0)
 
 
-def _is_worthwhile(delta: bytes, whole: bytes) -> bool:
-    """Whether the envelope, in base64, is worth sending."""
-    encoded = len(delta) * 4 // 3 + 2048
-    return encoded * SHARE_OF_WHOLE < len(whole) and encoded <= DELTA_MAX_BYTES
+def _small_delta(base: bytes, target: bytes) -> bytes | None:
+    """The delta, if there is one that is worth sending."""
+    return make_delta(base, target, max_bytes=_worthwhile_bytes(target))
+
+
+def _worthwhile_bytes(whole: bytes) -> int:
+    """How large a delta may be for its envelope, in base64, to be worth sending."""
+    encoded = min((len(whole) - 1) // SHARE_OF_WHOLE, DELTA_MAX_BYTES)
+    return max(0, encoded - ENVELOPE_BYTES) * 3 // 4

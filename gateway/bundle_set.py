@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from bundles.client_state import LeaseGuard, SystemClocks
 from bundles.trusted_set import TrustedBundle, VerifyBundle
@@ -27,6 +28,9 @@ from gateway.config import GatewayConfig
 from gateway.egress.dialer import UpstreamPools
 from gateway.operations.enforcement import BundleState
 from pdp.bundle_verifier import BundleVerifier
+
+SHARE_OF_LEASE: Final = 4
+"""A new bundle may cost two checks: its delta, and what that leads to."""
 
 Highest = Callable[[Bundle], Awaitable[int]]
 Install = Callable[[str, TrustedBundle], Awaitable[None]]
@@ -159,10 +163,15 @@ class BundleSet:
                 await member.follower.in_force()
 
     def follow(self, install: Install, say: Say) -> None:
-        """Ask the services from now on."""
+        """Ask the services from now on. Calls are served, so large bundles are checked in slices."""
+        self._verifier.pace(self._spare_seconds)
         for name, member in self._members.items():
             if member.follower is not None:
                 member.follower.follow(partial(install, name), say)
+
+    def _spare_seconds(self) -> float:
+        """How long a check may dawdle: while one goes on no lease grows, and none may end for politeness."""
+        return min((guard.remaining_seconds() / SHARE_OF_LEASE for guard in self._guards), default=float("inf"))
 
     async def close(self) -> None:
         """Ask no more, and check nothing more."""

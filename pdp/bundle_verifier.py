@@ -2,7 +2,8 @@
 
 Guarantees: a bundle comes out only if :func:`bundles.trusted_set.verify_bundle` returned it, here or in the child; a child
 that dies, hangs, answers wrongly or is ended with the gate is ``bundle_check_failed``, and no child outlives
-:meth:`BundleVerifier.close`. Leaves what a failure means to whoever asked: the bundle in force stays.
+:meth:`BundleVerifier.close`. Once calls are served the child works in slices (``pdp.bundle_pace``), for as long as there is time.
+Leaves what a failure means to whoever asked: the bundle in force stays.
 
 **Security**: parsing and hashing 20 MB of JSON holds the interpreter's lock for seconds, in which no call is answered. The
 child runs the same code as the same user with none of the environment's secrets, and only two pipes join it; what comes back
@@ -39,8 +40,14 @@ LARGE_BYTES: Final = 1 << 20
 """Unpacked. Below it a check takes about the time that a process takes to start, and holds the lock for 20 ms at most."""
 CHECK_SECONDS: Final = 180.0
 """How long a child may take; 20 MB take three seconds on a free processor, and thirty on a crowded one."""
+PACED_MAX_SECONDS: Final = 30.0
+"""How long a child works in slices at most; 20 MB take ten seconds so, and what is longer goes on undivided."""
+PACED_MIN_SECONDS: Final = 0.5
+LEAVE_SECONDS: Final = 0.5
+"""How long a child that has said everything may take to go by itself."""
 FAILED: Final = "bundle_check_failed"
 COMMAND: Final = (sys.executable, "-P", "-m", "pdp.bundle_child")
+PACER: Final = (sys.executable, "-P", "-m", "pdp.bundle_pace")
 T = TypeVar("T")
 _KEPT: Final = ("LD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT")
 
@@ -63,6 +70,14 @@ class BundleVerifier:
         self._changing = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._spare: Callable[[], float] | None = None
+
+    def pace(self, spare: Callable[[], float]) -> None:
+        """From now on calls are served beside: give way to them in slices, for the seconds that ``spare`` gives at each check.
+
+        It is called in the thread that checks. A gate that decides nothing any more has none to spare, and hurries.
+        """
+        self._spare = spare
 
     def verify(
         self, raw: bytes, trust: TrustPolicy, *, now: int, highest_sequence: int, cosignatures: bytes | None = None
@@ -105,17 +120,16 @@ class BundleVerifier:
         try:
             return read(*_exchanged(child, question))
         except (OSError, FrameMalformed) as failed:
-            child.kill()
-            status = child.wait()
-            raise BundleUnavailable(FAILED, self._reason(status, late.finished.is_set(), failed)) from failed
+            raise BundleUnavailable(FAILED, self._reason(_left(child), late.finished.is_set(), failed)) from failed
         finally:
             late.cancel()
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                _closed(pipe)
+            _left(child)
             with self._changing:
                 self._child = None
+
+    def _paced_command(self) -> tuple[str, ...]:
+        seconds = min(PACED_MAX_SECONDS, self._spare()) if self._spare is not None else 0.0
+        return (*PACER, f"{seconds:.3f}", *self._command) if seconds >= PACED_MIN_SECONDS else self._command
 
     def _started(self) -> subprocess.Popen[bytes]:
         with self._changing:
@@ -123,7 +137,7 @@ class BundleVerifier:
                 raise BundleUnavailable(FAILED, "the gate is stopping")
             try:
                 self._child = subprocess.Popen(
-                    self._command,
+                    self._paced_command(),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -166,6 +180,17 @@ def _read(pipe: IO[bytes], size: int) -> bytes:
     if len(raw) != size:
         raise _CutShort("the answer ends early")
     return raw
+
+
+def _left(child: subprocess.Popen[bytes]) -> int:
+    """The status of a child that is no longer listened to; it is ended when it does not go."""
+    for pipe in (child.stdin, child.stdout):
+        _closed(pipe)
+    try:
+        return child.wait(LEAVE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
 
 
 def _closed(pipe: IO[bytes] | None) -> None:

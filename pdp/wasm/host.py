@@ -147,7 +147,7 @@ class WasmPolicy:
         self._unchecked = unchecked
         self._instance: PolicyInstance | None = None
         self._entrypoint = 0
-        self._closed = False
+        self._was_ready = self._closed = False
 
     @property
     def name(self) -> str:
@@ -180,13 +180,20 @@ class WasmPolicy:
             raise EngineFailed("the policy is closed")
         if self._instance is not None:
             return
-        instance = PolicyInstance(self._engine, self._module, self._data, self._limits, unchecked=self._unchecked)
+        instance = PolicyInstance(
+            self._engine,
+            self._module,
+            self._data,
+            self._limits,
+            unchecked=self._unchecked,
+            gives_way=not self._was_ready,  # calls wait for one that failed, for the first nobody waits
+        )
         entrypoint = instance.entrypoint(ENTRYPOINT)
         if entrypoint is None:
             instance.close()
             raise PolicyRefused(f"policy.wasm has no entry point {ENTRYPOINT}", code="policy_entrypoint_missing")
         self._entrypoint = entrypoint
-        self._instance = instance
+        self._instance, self._was_ready = instance, True
 
     def close(self) -> None:
         """Free the instance; asking afterwards raises ``EngineFailed``."""

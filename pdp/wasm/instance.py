@@ -19,6 +19,7 @@ import wasmtime
 from pdp.errors import EngineFailed, PolicyRefused
 from pdp.wasm.calls import EvalCall, TypedCall, UncheckedCall, describe, native
 from pdp.wasm.limits import WasmLimits
+from pdp.wasm.yielding import yielding
 
 ABI = (1, 2)
 PAGE_BYTES = 65_536
@@ -28,6 +29,8 @@ _TEXT_MAX_BYTES = 1 << 20
 _ALIGNMENT = 8
 _MESSAGE_MAX_BYTES = 256
 _JSON_FORMAT = 0
+_LARGE_BYTES = 1 << 20
+"""Of data: parsing less takes below 20 ms."""
 _EXPORTS = (
     "opa_eval",
     "opa_malloc",
@@ -52,8 +55,12 @@ class PolicyInstance:
         limits: WasmLimits,
         *,
         unchecked: bool,
+        gives_way: bool = False,
     ) -> None:
-        """Instantiate and load; raises ``PolicyRefused`` for what is not admitted, ``EngineFailed`` for traps."""
+        """Instantiate and load; raises ``PolicyRefused`` for what is not admitted, ``EngineFailed`` for traps.
+
+        ``gives_way`` is for instances that nobody waits for: large data is parsed at a low priority.
+        """
         self._limits = limits
         self._aborted: str | None = None
         self._memory: wasmtime.Memory | None = None
@@ -69,7 +76,7 @@ class PolicyInstance:
         try:
             self._start(module, unchecked)
             self._admit()
-            self._load(data)
+            self._load(data, gives_way)
         except (wasmtime.Trap, wasmtime.WasmtimeError, _Aborted) as failed:
             self.close()
             raise EngineFailed(self._abort_reason() or describe(failed)) from failed
@@ -186,7 +193,7 @@ class PolicyInstance:
             raise PolicyRefused(f"the module's {export} are not an object", code="policy_wasm_invalid")
         return value
 
-    def _load(self, data: Sequence[bytes]) -> None:
+    def _load(self, data: Sequence[bytes], gives_way: bool) -> None:
         """Parse data once; what it leaves on the heap is the floor that every decision starts from.
 
         Every long step is a foreign call, in which the interpreter's lock is free.
@@ -197,7 +204,11 @@ class PolicyInstance:
         for piece in data:
             self._write(place, piece)
             place += len(piece)
-        self._data = self._word("opa_json_parse", address, length)
+
+        def parsed() -> int:
+            return self._word("opa_json_parse", address, length)
+
+        self._data = yielding(parsed) if gives_way and length > _LARGE_BYTES else parsed()
         if self._data == 0:
             raise PolicyRefused("the bundle's data does not parse", code="policy_data_invalid")
         floor = self._word("opa_heap_ptr_get")

@@ -241,6 +241,7 @@ SHELL: frozenset[str] = frozenset(
     pdp.agreement
     pdp.aside
     pdp.bundle_child
+    pdp.bundle_pace
     pdp.bundle_verifier
     pdp.explain
     pdp.fresh_ids
@@ -252,5 +253,6 @@ SHELL: frozenset[str] = frozenset(
     pdp.wasm.host
     pdp.wasm.instance
     pdp.wasm.module_cache
+    pdp.wasm.yielding
     """.split()
 )

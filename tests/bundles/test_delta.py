@@ -99,6 +99,19 @@ def test_no_delta_is_made_when_it_would_take_too_many_edits() -> None:
     assert make_delta(base, target) is None
 
 
+def test_no_delta_is_made_when_it_would_have_more_bytes_than_are_allowed() -> None:
+    target = write_archive({"a.rego": b"package b", "noise": random.Random(5).randbytes(4096)})
+    delta = make_delta(BASE, target)
+    assert delta is not None and make_delta(BASE, target, max_bytes=len(delta)) == delta
+    assert make_delta(BASE, target, max_bytes=len(delta) - 1) is None
+
+
+def test_delta_is_given_up_when_only_the_last_bytes_packed_are_too_many() -> None:
+    """What the quick packer still holds back counts as well."""
+    target = write_archive({"noise": random.Random(7).randbytes(4096)})
+    assert make_delta(BASE, target, max_bytes=100) is None
+
+
 def test_delta_is_made_from_another_tools_archive_when_the_target_is_ours() -> None:
     base, target = tarred(("a.rego", b"package a")), write_archive({"a.rego": b"package b"})
     delta = make_delta(base, target)

@@ -21,6 +21,7 @@ from tests.e2e.harness import GateProcess, StandIns, init_directory, point_at_st
 
 PEOPLE = 60_000
 KILLS_TRIED_MAX = 8
+CALLS_MAX = 2_000
 
 
 @pytest.fixture
@@ -83,6 +84,27 @@ def checking(gate: GateProcess) -> int | None:
     return next((pid for pid, command in children(gate).items() if b"pdp.bundle_child" in command), None)
 
 
+def started_by(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []  # It ended while being looked at.
+
+
+def state(pid: int) -> str:
+    """What the kernel says that a process does: T when it stands still, Z when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return "Z"
+
+
+def works_no_more(pid: int) -> bool:
+    """Whether it ended; whoever inherits it buries it."""
+    return state(pid) == "Z"
+
+
 def refusals(gate: GateProcess) -> list[str]:
     """The codes of the refused bundles that the gate has logged."""
     lines = (json.loads(line) for line in gate.log.read_text().splitlines() if line.endswith("}"))
@@ -129,5 +151,32 @@ def test_no_process_is_left_when_the_gate_stops_during_a_check(service: ServiceP
     with GateProcess.start(directory) as gate:
         assert service.publish(large(directory, 40)).returncode == 0
         pid = until("a check begins", lambda: checking(gate))
+        checked_by = until("it is under way", lambda: started_by(pid) or None)
         assert gate.stop() == 0
         assert not Path(f"/proc/{pid}").exists()
+        assert all(works_no_more(child) for child in checked_by)
+
+
+def test_no_process_is_left_when_the_gate_is_killed_while_the_check_stands_still(
+    service: ServiceProcess, directory: Path
+) -> None:
+    with GateProcess.start(directory) as gate:
+        assert service.publish(large(directory, 40)).returncode == 0
+        pid = until("a check begins", lambda: checking(gate))
+        child = until("it is under way", lambda: next(iter(started_by(pid)), None))
+        until("it stands still", lambda: True if state(child) == "T" else None)
+        gate.kill()
+        until("both are gone", lambda: True if works_no_more(pid) and works_no_more(child) else None)
+
+
+def test_calls_are_answered_while_a_large_bundle_is_checked_in_slices(service: ServiceProcess, directory: Path) -> None:
+    with GateProcess.start(directory) as gate:
+        assert service.publish(large(directory, 40)).returncode == 0
+        pid = until("a check begins", lambda: checking(gate))
+        statuses = set()
+        for _ in range(CALLS_MAX):
+            statuses.add(call(gate, "GET", LIST).status)
+            if checking(gate) != pid:
+                break
+        assert statuses == {200}
+        until("the large bundle", lambda: True if enforced(gate)["sequence"] == 40 else None)

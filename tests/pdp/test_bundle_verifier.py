@@ -13,7 +13,7 @@ import pytest
 from bundles.errors import BundleRefused, BundleUnavailable
 from bundles.trusted_set import TrustedBundle
 from pdp.bundle_frames import Question
-from pdp.bundle_verifier import FAILED, BundleVerifier
+from pdp.bundle_verifier import FAILED, PACED_MAX_SECONDS, PACED_MIN_SECONDS, BundleVerifier
 from tests.bundles.parts import good_bundle
 from tests.pdp import large
 from tests.pdp.large import script
@@ -62,6 +62,19 @@ def is_gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
+    return False
+
+
+def has_ended(pid: int) -> bool:
+    """Whether it works no more; whoever inherits it buries it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z"):
+                return True
+        except OSError:
+            return True
+        time.sleep(0.01)
     return False
 
 
@@ -119,9 +132,13 @@ FAULTS = {
 }
 
 
+@pytest.mark.parametrize("spare_seconds", [0.0, 60.0], ids=["freely", "in slices"])
 @pytest.mark.parametrize(("text", "reason"), FAULTS.values(), ids=FAULTS.keys())
-def test_bundle_is_refused_when_the_child_gives_no_answer_that_counts(text: str, reason: str) -> None:
+def test_bundle_is_refused_when_the_child_gives_no_answer_that_counts(
+    text: str, reason: str, spare_seconds: float
+) -> None:
     verifier = BundleVerifier(large_bytes=0, command=script(text))
+    verifier.pace(lambda: spare_seconds)
     with pytest.raises(BundleUnavailable) as failed:
         checked(verifier, large.question())
     assert failed.value.code == FAILED
@@ -168,6 +185,74 @@ def test_child_is_ended_and_no_other_begins_when_the_gate_stops(hanging: BundleV
         thread.join(PATIENCE_SECONDS)
     assert [(failed.code, failed.detail) for failed in failures] == [(FAILED, "the gate is stopping")] * 2
     assert is_gone(pid)
+
+
+def test_large_bundle_is_the_same_when_it_is_checked_in_slices() -> None:
+    freely, in_slices, question = BundleVerifier(large_bytes=0), BundleVerifier(large_bytes=0), large.question()
+    in_slices.pace(lambda: 60.0)
+    assert checked(in_slices, question) == checked(freely, question)
+
+
+PARENT = (
+    "sys.stdin.buffer.read(); say(refusal_frame(BundleRefused('parent', open(f'/proc/{os.getppid()}/cmdline').read())))"
+)
+
+
+def pacing(verifier: BundleVerifier) -> list[str]:
+    """How long the next child would work in slices, in seconds: nothing when it is this process's own."""
+    with pytest.raises(BundleRefused) as said:
+        checked(verifier, large.question())
+    words = said.value.detail.split("\0")
+    return [words[words.index("pdp.bundle_pace") + 1]] if "pdp.bundle_pace" in words else []
+
+
+SPARE = {
+    "there is nothing to spare": (0.0, []),
+    "there is less to spare than is worth it": (PACED_MIN_SECONDS - 0.01, []),
+    "there is just enough to spare": (PACED_MIN_SECONDS, ["0.500"]),
+    "a lease runs": (12.25, ["12.250"]),
+    "there is more to spare than a check may dawdle": (PACED_MAX_SECONDS + 1, ["30.000"]),
+    "there is no lease": (float("inf"), ["30.000"]),
+}
+
+
+@pytest.mark.parametrize(("spare_seconds", "expected"), SPARE.values(), ids=SPARE.keys())
+def test_child_works_in_slices_for_as_long_as_fits_when(spare_seconds: float, expected: list[str]) -> None:
+    verifier = BundleVerifier(large_bytes=0, command=script(PARENT))
+    verifier.pace(lambda: spare_seconds)
+    assert pacing(verifier) == expected
+
+
+def test_child_works_freely_when_no_calls_are_served_yet() -> None:
+    assert pacing(BundleVerifier(large_bytes=0, command=script(PARENT))) == []
+
+
+def test_child_is_ended_when_it_takes_too_long_in_slices(pid_file: Path) -> None:
+    verifier = BundleVerifier(large_bytes=0, check_seconds=2.0, command=(*HANGS, str(pid_file)))
+    verifier.pace(lambda: 60.0)
+    with pytest.raises(BundleUnavailable) as failed:
+        checked(verifier, large.question())
+    assert (failed.value.code, failed.value.detail) == (FAILED, "no answer within 2 s")
+    assert not pid_file.exists() or has_ended(pid_of(pid_file))
+
+
+def test_child_is_ended_when_the_gate_stops_while_it_works_in_slices(hanging: BundleVerifier, pid_file: Path) -> None:
+    hanging.pace(lambda: 60.0)
+    failures: list[BundleUnavailable] = []
+
+    def work() -> None:
+        try:
+            checked(hanging, large.question())
+        except BundleUnavailable as failed:
+            failures.append(failed)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    pid = pid_of(pid_file)
+    hanging.close()
+    thread.join(PATIENCE_SECONDS)
+    assert [(failed.code, failed.detail) for failed in failures] == [(FAILED, "the gate is stopping")]
+    assert has_ended(pid)
 
 
 def test_small_bundles_are_still_checked_when_the_gate_stops() -> None:
