@@ -40,8 +40,8 @@ LARGE_BYTES: Final = 1 << 20
 """Unpacked. Below it a check takes about the time that a process takes to start, and holds the lock for 20 ms at most."""
 CHECK_SECONDS: Final = 180.0
 """How long a child may take; 20 MB take three seconds on a free processor, and thirty on a crowded one."""
-PACED_MAX_SECONDS: Final = 30.0
-"""How long a child works in slices at most; 20 MB take ten seconds so, and what is longer goes on undivided."""
+PACED_MAX_SECONDS: Final = 60.0
+"""How long a child works in slices at most; 20 MB take twenty seconds so, and what is longer goes on undivided."""
 PACED_MIN_SECONDS: Final = 0.5
 LEAVE_SECONDS: Final = 0.5
 """How long a child that has said everything may take to go by itself."""

@@ -211,8 +211,8 @@ SPARE = {
     "there is less to spare than is worth it": (PACED_MIN_SECONDS - 0.01, []),
     "there is just enough to spare": (PACED_MIN_SECONDS, ["0.500"]),
     "a lease runs": (12.25, ["12.250"]),
-    "there is more to spare than a check may dawdle": (PACED_MAX_SECONDS + 1, ["30.000"]),
-    "there is no lease": (float("inf"), ["30.000"]),
+    "there is more to spare than a check may dawdle": (PACED_MAX_SECONDS + 1, ["60.000"]),
+    "there is no lease": (float("inf"), ["60.000"]),
 }
 
 
