@@ -8,7 +8,15 @@ import pytest
 
 from bundles.errors import BundleRefused
 from bundles.manifest import Action, ConnectorManifest, Match
-from gateway.connectors.classify import ActionTable, compile_template, parse_pointer, split_path, value_at
+from gateway.connectors.classify import (
+    REMEMBERED_MAX,
+    REMEMBERED_MAX_CHARACTERS,
+    ActionTable,
+    compile_template,
+    parse_pointer,
+    split_path,
+    value_at,
+)
 from tests.gateway.connectors.parts import action, manifest, refused, shipped
 
 
@@ -278,3 +286,31 @@ def test_classify_takes_a_separator_when_the_parameters_pattern_admits_it(value:
 )
 def test_classify_refuses_a_separator_that_nothing_admits(segments: tuple[str, ...]) -> None:
     assert refused(lambda: SEPARATED.classify("GET", ("api", *segments), ())).code == "malformed_request"
+
+
+def test_table_answers_alike_when_a_path_comes_again() -> None:
+    table = ActionTable(
+        manifest(action("a.read", "GET", "/a/{id}"), action("a.write", "POST", "/a/{id}"), base_path="/")
+    )
+    for method, name in (("GET", "svc.a.read"), ("POST", "svc.a.write"), ("GET", "svc.a.read")):
+        found = table.candidates(method, ("a", "7"), ())
+        assert (found.first.name, found.resolve(None).path_arguments) == (name, {"id": "7"})
+        assert table.candidates(method, ("a", "7"), ()) is found
+
+
+def test_table_remembers_no_path_that_is_long_and_not_more_than_it_may() -> None:
+    table = ActionTable(manifest(action("a.read", "GET", "/a/{id}"), base_path="/"))
+    long = ("a", "7" * REMEMBERED_MAX_CHARACTERS)
+    assert table.candidates("GET", long, ()) is not table.candidates("GET", long, ())
+    first = table.candidates("GET", ("a", "first"), ())
+    for number in range(REMEMBERED_MAX):
+        table.candidates("GET", ("a", str(number)), ())
+    again = table.candidates("GET", ("a", "first"), ())
+    assert again == first
+    assert again is not first
+
+
+def test_table_refuses_again_when_a_path_that_matches_nothing_comes_again() -> None:
+    table = ActionTable(manifest(action("a.read", "GET", "/a/{id}"), base_path="/"))
+    for _ in range(2):
+        assert refused(lambda: table.candidates("GET", ("b", "7"), ())).code == "unclassified"
