@@ -106,7 +106,7 @@ def _loaded(raw: bytes, max_bytes: int) -> JsonValue:
 
 
 def _skeleton(raw: bytes, max_depth: int) -> bytes:
-    """A JSON text, known to be one, less its strings; its depth is checked."""
+    """A JSON text less its strings; its depth is checked. On text that is not known to be JSON it could take quadratic time."""
     skeleton = _STRING.sub(b"", raw)
     _check_depth(skeleton, max_depth)
     return skeleton

@@ -36,13 +36,15 @@ class Spellings(tuple[bytes, ...]):
 
 
 def spellings(secrets: Iterable[str]) -> Spellings:
-    """The byte sequences to look for: each secret as it is, URL-quoted, JSON-escaped and in base64."""
+    """The byte sequences to look for: each secret as it is, as a header carries it, URL-quoted, JSON-escaped and in base64."""
     found: dict[bytes, None] = {}
     for secret in secrets:
         raw = secret.encode("utf-8")
         if len(raw) < SECRET_MIN_BYTES:
             continue
         escaped = secret.replace("\\", "\\\\").replace('"', '\\"').replace("/", "\\/")
+        if not secret.isascii() and max(secret) <= "\xff" and len(secret) >= SECRET_MIN_BYTES:
+            found[secret.encode("latin-1")] = None  # as `egress.wire` writes it into a header, so as it is echoed
         for form in (raw, quote(secret, safe="").encode(), escaped.encode("utf-8"), base64.b64encode(raw)):
             found[form] = None
     return Spellings(found)

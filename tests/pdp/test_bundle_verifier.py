@@ -167,18 +167,23 @@ def test_child_is_ended_when_it_takes_too_long(pid_file: Path) -> None:
     assert not pid_file.exists() or is_gone(pid_of(pid_file))
 
 
-def test_child_is_ended_and_no_other_begins_when_the_gate_stops(hanging: BundleVerifier, pid_file: Path) -> None:
-    failures: list[BundleUnavailable] = []
+def failing(verifier: BundleVerifier, failures: list[BundleUnavailable]) -> threading.Thread:
+    """A thread that checks a bundle and notes why it could not."""
 
     def work() -> None:
         try:
-            checked(hanging, large.question())
+            checked(verifier, large.question())
         except BundleUnavailable as failed:
             failures.append(failed)
 
-    waiting = [threading.Thread(target=work) for _ in range(2)]
-    for thread in waiting:
-        thread.start()
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_child_is_ended_and_no_other_begins_when_the_gate_stops(hanging: BundleVerifier, pid_file: Path) -> None:
+    failures: list[BundleUnavailable] = []
+    waiting = [failing(hanging, failures) for _ in range(2)]
     pid = pid_of(pid_file)
     hanging.close()
     for thread in waiting:
@@ -239,15 +244,7 @@ def test_child_is_ended_when_it_takes_too_long_in_slices(pid_file: Path) -> None
 def test_child_is_ended_when_the_gate_stops_while_it_works_in_slices(hanging: BundleVerifier, pid_file: Path) -> None:
     hanging.pace(lambda: 60.0)
     failures: list[BundleUnavailable] = []
-
-    def work() -> None:
-        try:
-            checked(hanging, large.question())
-        except BundleUnavailable as failed:
-            failures.append(failed)
-
-    thread = threading.Thread(target=work)
-    thread.start()
+    thread = failing(hanging, failures)
     pid = pid_of(pid_file)
     hanging.close()
     thread.join(PATIENCE_SECONDS)

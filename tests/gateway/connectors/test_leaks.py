@@ -35,6 +35,17 @@ def test_answer_is_refused_when_it_holds_a_spelling_of_the_secret(form: bytes) -
     assert SECRET not in str(problem)
 
 
+@pytest.mark.parametrize("coding", ["utf-8", "latin-1"])
+def test_secret_beyond_ascii_is_seen_as_text_and_as_a_header_carries_it(coding: str) -> None:
+    secret = "clé-de-la-passerelle"
+    assert refused(lambda: _pass(spellings([secret]), [b"x " + secret.encode(coding)])).code == "upstream_failed"
+
+
+def test_secret_beyond_ascii_is_looked_for_only_in_forms_that_are_long_enough_and_exist() -> None:
+    assert "éééé".encode("latin-1") not in spellings(["éééé"])
+    assert "€uro-secret".encode() in spellings(["€uro-secret"])
+
+
 def test_secret_is_seen_however_the_answer_is_cut_and_none_of_it_leaves() -> None:
     answer = b"before " + SECRET.encode() + b" after"
     for first in range(len(answer)):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.edge.url import QUERY_MAX_PAIRS, URI_MAX_BYTES, canonical_path, origin_form
+from gateway.edge.url import QUERY_MAX_PAIRS, REMEMBERED_MAX_BYTES, URI_MAX_BYTES, canonical_path, origin_form
 from gateway.errors import Refusal
 
 REFUSED_TARGETS = {
@@ -189,3 +189,13 @@ def test_canonical_path_refuses_as_ever_when_separators_are_judged_elsewhere(tar
     with pytest.raises(Refusal) as caught:
         canonical_path(target, separators_from=2)
     assert caught.value.code == "malformed_request"
+
+
+def test_target_is_read_once_when_it_comes_again_unless_it_is_long() -> None:
+    assert canonical_path("/again/a%20b?c=1") is canonical_path("/again/a%20b?c=1")
+    longest = "/" + "a" * (REMEMBERED_MAX_BYTES - 1)
+    assert canonical_path(longest) is canonical_path(longest)
+    assert canonical_path(longest + "a") is not canonical_path(longest + "a")
+    assert canonical_path("/x/a%2Fb", separators_from=1).segments == ("x", "a/b")
+    with pytest.raises(Refusal):
+        canonical_path("/x/a%2Fb")
