@@ -239,3 +239,11 @@ def test_strict_and_canonical_refuse_what_strict_parsing_refuses(raw: bytes) -> 
     with pytest.raises(StrictJsonError) as together:
         strict_and_canonical(raw, max_bytes=1000, max_depth=8)
     assert (together.value.code, together.value.pointer) == (alone.value.code, alone.value.pointer)
+
+
+@pytest.mark.parametrize(("raw", "depth"), [(b'{"a":1}', 0), (b'{"a":[1]}', 1), (b'{"a":{}}', 1), (b'{"a":[[]]}', 2)])
+def test_parse_strict_refuses_when_one_object_is_a_level_too_deep(raw: bytes, depth: int) -> None:
+    with pytest.raises(StrictJsonError) as refused:
+        parse_strict(raw, max_depth=depth)
+    assert refused.value.code == "too_deep"
+    assert parse_strict(raw, max_depth=depth + 1) == json.loads(raw)

@@ -298,6 +298,11 @@ def test_table_answers_alike_when_a_path_comes_again() -> None:
         assert table.candidates(method, ("a", "7"), ()) is found
 
 
+def test_table_takes_segments_in_any_sequence() -> None:
+    table = ActionTable(manifest(action("a.read", "GET", "/a/{id}"), base_path="/"))
+    assert table.candidates("GET", ["a", "7"], ()) == table.candidates("GET", ("a", "7"), ())
+
+
 def test_table_remembers_no_path_that_is_long_and_not_more_than_it_may() -> None:
     table = ActionTable(manifest(action("a.read", "GET", "/a/{id}"), base_path="/"))
     long = ("a", "7" * REMEMBERED_MAX_CHARACTERS)

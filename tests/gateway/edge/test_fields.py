@@ -29,12 +29,16 @@ QUESTIONS: dict[str, Callable[[HeaderPairs], object]] = {
     "the token as bearer": lambda pairs: find_token(pairs, (), None, ("bearer",)),
     "the token as bearer or key": lambda pairs: find_token(pairs, (), None, ("bearer", "x-api-key")),
     "the token where a key is a credential": lambda pairs: find_token(pairs, (), None, ("bearer",), ("x-api-key",)),
+    "the token beside a ticket": lambda pairs: find_token(pairs, (("tidegate_ticket", "X"),), None, ("bearer",)),
+    "the token, or none in a form": lambda pairs: find_token(pairs, (), None, ("bearer", "form:key")),
+    "the token, or another in a form": lambda pairs: find_token(pairs, (), (("key", "F"),), ("bearer", "form:key")),
     "the token in a query": lambda pairs: find_token(pairs, (("key", "Q"),), None, ("query:key",)),
     "what goes on": lambda pairs: forward_headers(pairs, POLICY),
     "what goes on elsewhere": lambda pairs: forward_headers(pairs, OTHER_POLICY),
     "an injected credential": lambda pairs: inject(pairs, (("accept", "own"),)),
     "another injected credential": lambda pairs: inject(pairs, (("x-key", "own"),)),
     "the head on the wire": lambda pairs: encode_head("GET", ORIGIN, "/a", pairs, None),
+    "the head of another method": lambda pairs: encode_head("DELETE", ORIGIN, "/a", pairs, None),
     "the head of a body": lambda pairs: encode_head("GET", ORIGIN, "/a", pairs, "Content-Length: 1"),
     "the head to another target": lambda pairs: encode_head("GET", ORIGIN, "/b", pairs, None),
     "the head to another port": lambda pairs: encode_head("GET", Origin("http", "service.test", 81), "/a", pairs, None),
@@ -71,6 +75,15 @@ def test_fields_answer_as_plain_pairs_do_whatever_was_asked_before(
     fields = HeaderFields(tuple(pairs))
     for name in asked:
         assert answer(QUESTIONS[name], fields) == answer(QUESTIONS[name], tuple(pairs)), name
+
+
+@pytest.mark.parametrize("first", sorted(QUESTIONS))
+def test_every_question_is_answered_as_of_plain_pairs_after_any_other(first: str) -> None:
+    pairs = (("host", "gate"), ("authorization", "Bearer T"), ("accept", "*/*"), ("x-version", "1"))
+    for second, question in QUESTIONS.items():
+        fields = HeaderFields(pairs)
+        answer(QUESTIONS[first], fields)
+        assert answer(question, fields) == answer(question, pairs), second
 
 
 @pytest.mark.parametrize("name", ["the head's checks", "a host of this listener", "the token as bearer"])

@@ -167,3 +167,14 @@ def test_record_is_refused_when_a_text_has_no_form(spoil: Any) -> None:
     with pytest.raises(Refusal) as caught:
         Recorder(spoil(), Trace("c" * 32, "desk", "desk"), KEY).draft("call", status=200)
     assert caught.value.code == "ledger_unavailable"
+
+
+def test_each_record_stands_on_the_decision_that_was_last_when_a_call_is_decided_again() -> None:
+    trace = Trace("c" * 32, "desk", "desk")
+    recorder = Recorder(call_of(), trace, KEY)
+    assert written(recorder, "refusal", code="killed")["decision"] is None
+    for number in ("1", "2"):
+        trace.decided = decided_by(Reason(f"code{number}", f"rule{number}", ""), decision_id=number * 32)
+        document = written(recorder, "outcome", status=200)
+        assert (document["decision"]["id"], document["decision"]["reasons"]) == (number * 32, [f"code{number}"])
+        assert document["policy"]["rules"] == [f"rule{number}"]
