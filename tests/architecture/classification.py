@@ -125,6 +125,17 @@ PURE: frozenset[str] = frozenset(
     pdp.trace
     pdp.vocabulary
     pdp.wasm.answer
+    pdp.wasm.builtins.addresses
+    pdp.wasm.builtins.digests
+    pdp.wasm.builtins.documents
+    pdp.wasm.builtins.formatting
+    pdp.wasm.builtins.numbers
+    pdp.wasm.builtins.patterns
+    pdp.wasm.builtins.semver
+    pdp.wasm.builtins.table
+    pdp.wasm.builtins.texts
+    pdp.wasm.builtins.times
+    pdp.wasm.builtins.values
     pdp.wasm.data
     pdp.wasm.limits
     pdp.wasm.packages

@@ -1,0 +1,1 @@
+"""Builtins that OPA's Wasm asks of its host."""
