@@ -12,9 +12,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from bundles.canonical import JsonValue
+from bundles.profile_calls import Severity, call_findings, kind_of
 from bundles.whole_numbers import WholeNumbers, aliases_of, package_of_tree
 
 PROFILE: Final = "1"
@@ -23,12 +24,9 @@ NODES_MAX: Final = 1000
 
 _NUMBER_KEY = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ODD_PATTERN = re.compile(r"\\[CpPQz]|\(\?P?<|\\x00|\\x\{0+\}|\\0|[^\x20-\x7e]")
 _COMPARISONS: Final = frozenset({"equal", "neq", "lt", "lte", "gt", "gte"})
-_REGEX_CALLS: Final = frozenset({"regex.match", "regex.find_all_string_submatch_n", "regex.is_valid"})
 _RESTRICTING: Final = frozenset({"deny", "require_hitl", "require_step_up", "throttle", "redact"})
 _READ_BY_NAME: Final = _RESTRICTING | {"route", "cache"}
-_FALLIBLE: Final = frozenset({"div", "rem", "to_number", "numbers.range"})
 _UNCACHED: Final = frozenset({"time", "clock", "facts", "budget", "call"})
 _UNSTEADY_CALLS: Final = frozenset(
     {"time.now_ns", "rand.intn", "uuid.rfc4122", "http.send", "opa.runtime", "net.lookup_ip_addr"}
@@ -38,7 +36,6 @@ _FRACTION: Final = (
     "OPA calculates fractions in binary and the module in decimal, so they may differ: calculate with whole numbers, "
     "as counts, literals, sums of hundredths or round(x), and divide inside round"
 )
-_EQUATIONS: Final = frozenset({"eq", "equal", "assign"})
 _HARMLESS: Final = frozenset({"declared", "data_index", "compared", "used"})
 
 
@@ -50,7 +47,7 @@ class Finding:
     row: int
     code: str
     message: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
 
     def __str__(self) -> str:
         return f"{self.file}:{self.row}: {self.code}: {self.message}"
@@ -148,7 +145,7 @@ def _is_steady(tree: JsonValue) -> bool:
         called = _call(node)
         if called is not None and called[0] in _UNSTEADY_CALLS:
             return False
-        if _kind(node) == "ref" and _is_var(node["value"][0], "input") and not _reads_only_steady(node["value"][1:]):
+        if kind_of(node) == "ref" and _is_var(node["value"][0], "input") and not _reads_only_steady(node["value"][1:]):
             return False
     return True
 
@@ -162,11 +159,11 @@ def _may_name(tree: JsonValue, unsteady: frozenset[str]) -> bool:
         if _words(rule) & unsteady:
             return True
         nodes = [node for node, _ in _walk(rule, 0)]
-        references = [node["value"] for node in nodes if _kind(node) == "ref"]
+        references = [node["value"] for node in nodes if kind_of(node) == "ref"]
         if any(_may_reach(path, aliases) for path in references):
             return True
         roots = {id(path[0]) for path in references}
-        if any(_kind(node) == "var" and node["value"] in aliases and id(node) not in roots for node in nodes):
+        if any(kind_of(node) == "var" and node["value"] in aliases and id(node) not in roots for node in nodes):
             return True  # handed on whole, under a name of its own
     return bool(_words(tree.get("imports", [])) & unsteady)
 
@@ -183,10 +180,10 @@ def _library_aliases(tree: Mapping[str, Any]) -> dict[str, int]:
 
 def _may_reach(path: Sequence[Any], aliases: Mapping[str, int]) -> bool:
     """Whether a reference leads into the library without saying where to."""
-    depth = aliases.get(path[0]["value"]) if _kind(path[0]) == "var" else None
+    depth = aliases.get(path[0]["value"]) if kind_of(path[0]) == "var" else None
     if depth is None:
         return False
-    steps = [step["value"] if _kind(step) == "string" else None for step in path[1:]]
+    steps = [step["value"] if kind_of(step) == "string" else None for step in path[1:]]
     if depth == 0:
         if not steps or steps[0] is None:
             return True
@@ -199,7 +196,7 @@ def _may_reach(path: Sequence[Any], aliases: Mapping[str, int]) -> bool:
 def _words(tree: Any) -> set[str]:
     """Every name and text in a tree."""
     kinds = ("var", "string")
-    return {str(node["value"]) for node, _ in _walk(tree, 0) if _kind(node) in kinds}
+    return {str(node["value"]) for node, _ in _walk(tree, 0) if kind_of(node) in kinds}
 
 
 def string_literals(ast_by_file: Mapping[str, JsonValue]) -> list[str]:
@@ -207,17 +204,17 @@ def string_literals(ast_by_file: Mapping[str, JsonValue]) -> list[str]:
     found: set[str] = set()
     for tree in ast_by_file.values():
         for node, _ in _walk(tree, 0):
-            if _kind(node) == "string" and isinstance(node.get("value"), str):
+            if kind_of(node) == "string" and isinstance(node.get("value"), str):
                 found.add(node["value"])
     return sorted(found)
 
 
 def _reads_only_steady(operands: Sequence[Any]) -> bool:
-    if not operands or _kind(operands[0]) != "string":
+    if not operands or kind_of(operands[0]) != "string":
         return False
     if operands[0]["value"] != "context":
         return True
-    return len(operands) > 1 and _kind(operands[1]) == "string" and operands[1]["value"] not in _UNCACHED
+    return len(operands) > 1 and kind_of(operands[1]) == "string" and operands[1]["value"] not in _UNCACHED
 
 
 def _lint_package(file: str, tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -249,7 +246,7 @@ def _path_text(path: Sequence[str]) -> str:
 def _lint_head(file: str, rule: Mapping[str, Any]) -> Iterator[Finding]:
     """**Security**: `x.deny contains …` stands where a nested package's deny would, and nobody reads it either."""
     head = rule.get("head", {})
-    names = [part.get("value") for part in head.get("ref", []) if _kind(part) in ("var", "string")]
+    names = [part.get("value") for part in head.get("ref", []) if kind_of(part) in ("var", "string")]
     if file.startswith("lib/") or "value" in head or _READ_BY_NAME.isdisjoint(names[1:]) or names[0] in _READ_BY_NAME:
         return
     message = f"a rule below {names[0]} is never read; write `{min(_READ_BY_NAME & set(names))} contains …`"
@@ -274,32 +271,12 @@ def _lint_rule(
     for node, row in _walk(own, _row(rule, 1)):
         if "with" in node and isinstance(node["with"], list):
             yield Finding(file, row, "with_outside_test", "`with` belongs in tests only")
-        if _kind(node) == "ref":
+        if kind_of(node) == "ref":
             yield from _lint_reference(file, row, node["value"], uses, data)
         call = _call(node)
         if call is not None:
-            yield from _lint_call(file, row, call[0], call[1], restricting=name in _RESTRICTING)
-
-
-def _lint_call(
-    file: str, row: int, operation: str, arguments: Sequence[Any], *, restricting: bool
-) -> Iterator[Finding]:
-    if operation in _REGEX_CALLS and arguments:
-        pattern = arguments[0]
-        if _kind(pattern) != "string" or _ODD_PATTERN.search(pattern["value"]):
-            yield Finding(file, row, "pattern_outside_profile", f"{operation} takes a literal, plain ASCII pattern")
-    if operation == "replace" and not (len(arguments) > 1 and _is_text(arguments[1])):
-        yield Finding(file, row, "empty_replace", "replace takes a literal, non-empty text to look for")
-    if operation in _EQUATIONS and len(arguments) > 1 and _never_equal(arguments[0], arguments[1]):
-        message = "literal lists or objects of different sizes are never equal, and Wasm loses a `not` before that"
-        yield Finding(file, row, "sizes_differ", message)
-    if operation == "indexof" and not (len(arguments) > 1 and _is_text(arguments[1])):
-        yield Finding(file, row, "empty_search", "indexof takes a literal, non-empty text to look for")
-    if operation == "strings.replace_n" and not (arguments and _has_text_keys(arguments[0])):
-        yield Finding(file, row, "empty_replace", "strings.replace_n takes literal, non-empty texts to look for")
-    if restricting and operation in _FALLIBLE:
-        message = f"{operation} can fail, and a restriction that fails does not hold"
-        yield Finding(file, row, "fallible_restriction", message, "warning")
+            for code, message, severity in call_findings(call[0], call[1], restricting=name in _RESTRICTING):
+                yield Finding(file, row, code, message, severity)
 
 
 def _lint_reference(
@@ -318,7 +295,7 @@ def _lint_reference(
                 file, row, "list_index", "a list in data is indexed only by a literal or an iteration variable"
             )
             return
-        kind = _kind(operand)
+        kind = kind_of(operand)
         literal = kind in ("string", "number")
         nodes = _step(nodes, operand["value"]) if literal else _children(nodes)
 
@@ -351,13 +328,13 @@ class _Uses:
 
     def data_path(self, head: Any) -> tuple[str, ...] | None:
         """The path in data a reference begins with, or None when it begins elsewhere."""
-        if _kind(head) != "var":
+        if kind_of(head) != "var":
             return None
         return () if head["value"] == "data" else self._aliases.get(head["value"])
 
     def is_index(self, operand: Any) -> bool:
         """Whether an operand can only be a number that counts through a list."""
-        kind = _kind(operand)
+        kind = kind_of(operand)
         if kind == "number":
             return True
         if kind != "var":
@@ -372,11 +349,11 @@ class _Uses:
                 self.collect(item)
         elif not isinstance(node, dict):
             return
-        elif _kind(node) == "var":
+        elif kind_of(node) == "var":
             self._seen.setdefault(node["value"], set()).add(use)
-        elif _kind(node) == "ref":
+        elif kind_of(node) == "ref":
             self._collect_reference(node["value"])
-        elif _kind(node) in ("array", "object", "set"):
+        elif kind_of(node) in ("array", "object", "set"):
             self._collect_literal(node["value"], use)
         elif isinstance(node.get("terms"), list):
             self._collect_call(node["terms"])
@@ -397,7 +374,7 @@ class _Uses:
                     self.collect(value, use if key in ("value", "terms") else "used")
 
     def _is_data(self, node: Any) -> bool:
-        return _kind(node) == "ref" and self.data_path(node["value"][0]) is not None
+        return kind_of(node) == "ref" and self.data_path(node["value"][0]) is not None
 
     def _collect_reference(self, path: Sequence[Any]) -> None:
         use = "data_index" if self.data_path(path[0]) is not None else "bound"
@@ -423,7 +400,7 @@ class _Uses:
 
     def _collect_symbols(self, symbols: Sequence[Any]) -> None:
         for symbol in symbols:
-            if _kind(symbol) != "call":
+            if kind_of(symbol) != "call":
                 self.collect(symbol, "declared")
                 continue
             members = symbol["value"][1:]
@@ -451,42 +428,18 @@ def _row(node: Mapping[str, Any], otherwise: int) -> int:
     return location.get("row", otherwise) if isinstance(location, dict) else otherwise
 
 
-def _kind(node: Any) -> str:
-    kind = node.get("type") if isinstance(node, dict) else None
-    return kind if isinstance(kind, str) else ""
-
-
 def _is_var(node: Any, name: str) -> bool:
-    return _kind(node) == "var" and node["value"] == name
-
-
-def _never_equal(left: Any, right: Any) -> bool:
-    """Whether two literals hold lists or objects of different sizes in the same place."""
-    if _kind(left) != _kind(right) or _kind(left) not in ("array", "object"):
-        return False
-    if len(left["value"]) != len(right["value"]):
-        return True
-    if _kind(left) == "object":
-        return any(_never_equal(ours[1], theirs[1]) for ours in left["value"] for theirs in right["value"])
-    return any(map(_never_equal, left["value"], right["value"]))
-
-
-def _is_text(node: Any) -> bool:
-    return _kind(node) == "string" and bool(node["value"])
-
-
-def _has_text_keys(node: Any) -> bool:
-    return _kind(node) == "object" and all(_is_text(pair[0]) for pair in node["value"])
+    return kind_of(node) == "var" and node["value"] == name
 
 
 def _call(node: Mapping[str, Any]) -> tuple[str, Sequence[Any]] | None:
     """The dotted name and arguments, for a call in either of its two forms."""
     terms = node.get("terms") if isinstance(node.get("terms"), list) else None
-    if terms is None and _kind(node) == "call":
+    if terms is None and kind_of(node) == "call":
         terms = node["value"]
     return (_dotted(terms[0]), terms[1:]) if terms else None
 
 
 def _dotted(node: Any) -> str:
-    parts = node["value"] if _kind(node) == "ref" else [node]
+    parts = node["value"] if kind_of(node) == "ref" else [node]
     return ".".join(str(part.get("value")) for part in parts)

@@ -24,6 +24,7 @@ PURE: frozenset[str] = frozenset(
     bundles.manifest
     bundles.merged
     bundles.profile
+    bundles.profile_calls
     bundles.s3_answers
     bundles.samples
     bundles.service_config
@@ -263,6 +264,7 @@ SHELL: frozenset[str] = frozenset(
     pdp.wasm.calls
     pdp.wasm.host
     pdp.wasm.instance
+    pdp.wasm.memory
     pdp.wasm.module_cache
     pdp.wasm.yielding
     """.split()
