@@ -128,6 +128,7 @@ PURE: frozenset[str] = frozenset(
     pdp.wasm.answer
     pdp.wasm.builtins.addresses
     pdp.wasm.builtins.digests
+    pdp.wasm.builtins.durations
     pdp.wasm.builtins.documents
     pdp.wasm.builtins.formatting
     pdp.wasm.builtins.numbers
@@ -135,8 +136,10 @@ PURE: frozenset[str] = frozenset(
     pdp.wasm.builtins.semver
     pdp.wasm.builtins.table
     pdp.wasm.builtins.texts
+    pdp.wasm.builtins.time_layouts
     pdp.wasm.builtins.times
     pdp.wasm.builtins.values
+    pdp.wasm.builtins.zones
     pdp.wasm.data
     pdp.wasm.limits
     pdp.wasm.packages
