@@ -128,8 +128,8 @@ PURE: frozenset[str] = frozenset(
     pdp.wasm.answer
     pdp.wasm.builtins.addresses
     pdp.wasm.builtins.digests
-    pdp.wasm.builtins.durations
     pdp.wasm.builtins.documents
+    pdp.wasm.builtins.durations
     pdp.wasm.builtins.formatting
     pdp.wasm.builtins.numbers
     pdp.wasm.builtins.patterns
