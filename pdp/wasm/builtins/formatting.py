@@ -4,11 +4,12 @@ Guarantees Go's text for the verbs ``v s d q x X f F e E g G b o O t T``, for th
 precision and ``%[1]v``; and Go's own remarks, such as ``%!d(string=hi)``, for verbs that do not fit, for operands that
 are missing or left over. Declined is what nobody writes, or what Go's version decides: ``#``, ``*``, a number as a
 character (``c q U``) or in binary exponents, zeros before a text, more than ``WIDTH_DIGITS`` digits of width or
-precision, results beyond ``RESULT_MAX`` characters, letters newer than ``_LATER`` in a quoted text.
+precision, characters newer than ``_LATER`` in a quoted text; more than ``DIRECTIVES_MAX`` percent signs, results beyond
+``RESULT_MAX`` characters.
 
-**Security**: Go prints a number by its spelling in three places, and Wasm does not always keep OPA's: numbers written
-with an exponent or about as small as those that the input writes so; with more than ``DIGITS_MAX`` digits; and, within
-an array, object or set, with a zero at their fraction's end. These are declined.
+**Security**: what Go prints of a number depends on its spelling, and Wasm does not always keep OPA's. Declined are
+numbers with an exponent, or as small as those that the input writes with one; with more than ``DIGITS_MAX`` digits; and,
+within an array, object or set, with a zero at their fraction's end.
 **Source**: Go's ``fmt`` and ``strconv``; OPA's ``v1/topdown/strings.go`` for what becomes of an operand.
 """
 
@@ -24,6 +25,7 @@ from unicodedata import ucd_3_2_0
 
 from pdp.wasm.builtins.values import DEPTH_MAX, Declined, RegoSet, Undefined, Value, order
 
+DIRECTIVES_MAX: Final = 10_000
 RESULT_MAX: Final = 1_000_000
 WIDTH_DIGITS: Final = 3
 DIGITS_MAX: Final = 17
@@ -96,6 +98,8 @@ def sprintf(template: Value, operands: Value) -> Value:
     """The text of Go's ``Sprintf``; raises ``Undefined`` unless given a text and an array, and ``Declined``."""
     if not isinstance(template, str) or not isinstance(operands, list):
         raise Undefined
+    if template.count("%") > DIRECTIVES_MAX:
+        raise Declined("sprintf with too many directives")
     return "".join(_Printer(template, [_operand(operand) for operand in operands]).pieces())
 
 
@@ -237,7 +241,7 @@ def _inner_fraction(value: Decimal) -> str:
 def _quoted(text: str, *, ascii_only: bool = False) -> str:
     """The text as a Go literal; raises ``Declined`` for a character that Go may or may not escape."""
     escape = _escaped_beyond_ascii if ascii_only else _escaped
-    return f'"{_ESCAPED.sub(lambda found: escape(found[0]), text)}"'
+    return f'"{text.translate({ord(character): escape(character) for character in set(_ESCAPED.findall(text))})}"'
 
 
 @lru_cache(maxsize=_ESCAPED_KEPT)

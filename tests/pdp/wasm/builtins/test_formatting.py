@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from pdp.wasm.builtins.formatting import DIGITS_MAX, RESULT_MAX, sprintf
+from pdp.wasm.builtins.formatting import DIGITS_MAX, DIRECTIVES_MAX, RESULT_MAX, sprintf
 from pdp.wasm.builtins.values import DEPTH_MAX, Declined, RegoSet, Undefined, Value
 
 PI = Decimal("3.14159")
@@ -110,6 +110,7 @@ DECLINED: dict[str, tuple[str, list[Value]]] = {
     "a quoted character is not assigned": ("%q", ["\u0378"]),
     "a text within is no Unicode": ("%v", [["\ud800"]]),
     "a text is no Unicode": ("%x", ["\ud800"]),
+    "there are too many directives": ("%%" * (DIRECTIVES_MAX // 2) + "%", []),
     "the result is too long": ("%s", ["a" * (RESULT_MAX + 1)]),
 }
 
@@ -125,6 +126,7 @@ def test_sprintf_prints_when_everything_is_at_its_limit() -> None:
     assert sprintf("%v", [nested(DEPTH_MAX)]) == "[" * DEPTH_MAX + "1" + "]" * DEPTH_MAX
     assert sprintf("%v", [Decimal(f"0.{'3' * DIGITS_MAX}")]) == "0.3333333333333333"
     assert sprintf("%v", [Decimal("0.00001")]) == "1e-05"
+    assert sprintf("%%" * (DIRECTIVES_MAX // 2), []) == "%" * (DIRECTIVES_MAX // 2)
     assert sprintf("%999d", [1]) == "1".rjust(999)
     assert sprintf("%d", [Decimal("12345678.000000000")]) == "12345678"
     assert sprintf("%d %d", [2**63 - 1, -(2**63)]) == f"{2**63 - 1} {-(2**63)}"
