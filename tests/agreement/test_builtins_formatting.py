@@ -86,7 +86,7 @@ TABLE: dict[str, Operands] = {
     "a place without a verb": ("%[1]", [1]),
     "stars that are verbs": ("%5* %.5* %5.5*", [1, 2, 3]),
     "a word after a sign": ("50 % done", ["x"]),
-    "no operands but a text": ("%s", "a"),  # type: ignore[dict-item]
+    "no operands but a text": ("%s", "a"),
     "no text": (5, ["a"]),
     "null": (None, []),
     "an object of operands": ("%s", {"a": 1}),
