@@ -120,9 +120,11 @@ def instant(draw: Random) -> Value:
     if kind == 16:
         return [nanoseconds(draw), draw.choice(NO_ZONES)]
     if kind == 17:
-        return draw.choice((*WHOLE_DECIMALS, [nanoseconds(draw)], [nanoseconds(draw), "UTC", "", 1]))
+        others: tuple[Value, ...] = (*WHOLE_DECIMALS, [nanoseconds(draw)], [nanoseconds(draw), "UTC", "", 1])
+        return draw.choice(others)
     if kind == 18:
-        return [nanoseconds(draw), draw.choice(MACHINE_ZONES)] if draw.random() < 0.5 else draw.choice(UNCLEAR_NUMBERS)
+        place: Value = [nanoseconds(draw), draw.choice(MACHINE_ZONES)]
+        return place if draw.random() < 0.5 else draw.choice(UNCLEAR_NUMBERS)
     return draw.choice(NO_INSTANTS)
 
 
