@@ -50,8 +50,7 @@ FAMILIES = {
     "time.add_date": Family(
         lambda source: (operands.instant(source), *(operands.step(source) for _ in range(3))),
         0.18,
-        OF_INSTANTS
-        | {"a whole number with a fraction or an exponent, as a part of a date", "a very large part of a date"},
+        OF_INSTANTS | {"a whole number with a point, as a part of a date", "a very large part of a date"},
     ),
     "time.parse_duration_ns": Family(_one(operands.duration), 0.4, frozenset()),
     "time.parse_rfc3339_ns": Family(

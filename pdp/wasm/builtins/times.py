@@ -4,8 +4,8 @@ Guarantees OPA's answers for every instant that 64 bits hold in UTC, and from 19
 no clock: a policy asks for the time of its input, ``time.parse_rfc3339_ns(input.context.time)``.
 
 Declined are, beside what ``zones``, ``time_layouts`` and ``durations`` decline: numbers that are not whole but so near to
-it that 64 bits of binary do not tell, and whole numbers with a fraction or an exponent as parts of a date to add, which
-OPA takes or not by how they are written.
+it that 64 bits of binary do not tell, and whole numbers with a point as parts of a date to add, which OPA takes or not by
+how long they are.
 
 **Source**: OPA's ``v1/topdown/time.go``; Go's ``time`` package.
 """
@@ -171,7 +171,7 @@ def _step(value: Value) -> int:
         raise Undefined
     if isinstance(value, Decimal):
         if value == value.to_integral_value():
-            raise Declined("a whole number with a fraction or an exponent, as a part of a date")
+            raise Declined("a whole number with a point, as a part of a date")
         raise Undefined
     if abs(_in_range(value)) > STEP_MAX:
         raise Declined("a very large part of a date")
