@@ -23,6 +23,7 @@ PURE: frozenset[str] = frozenset(
     bundles.loopback
     bundles.manifest
     bundles.merged
+    bundles.pattern_syntax
     bundles.profile
     bundles.profile_calls
     bundles.s3_answers
