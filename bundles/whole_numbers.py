@@ -19,7 +19,13 @@ CALCULATING: Final = frozenset({"plus", "minus", "mul", "div", "rem", "sum", "pr
 DEPTH_MAX: Final = 64
 
 _ROUNDING: Final = frozenset({"round"})
-_WHOLE: Final = frozenset({"count", "indexof"}) | _ROUNDING
+_WHOLE: Final = _ROUNDING | {
+    *("count", "indexof", "semver.compare", "strings.count"),
+    *("time.add_date", "time.parse_duration_ns", "time.parse_ns", "time.parse_rfc3339_ns"),
+}
+_WHOLE_LISTS: Final = frozenset(
+    {"indexof_n", "numbers.range", "numbers.range_step", "time.clock", "time.date", "time.diff"}
+)
 _SELECTING: Final = frozenset({"max", "min", "abs"})
 _LISTS: Final = frozenset({"sort", "array.concat", "array.slice", "array.reverse", "array.flatten"})
 _SETS: Final = frozenset({"and", "or", "union", "intersection", "object.keys", "set"})
@@ -104,7 +110,7 @@ class _Scope:
             return self.whole(term["value"]["term"])
         if kind == "call":
             name = name_of(term["value"][0])
-            if name == "numbers.range":
+            if name in _WHOLE_LISTS:
                 return True
             if name in _LISTS or name in ("and", "or", "minus", "union"):
                 return all(self.whole(item) or self.elements(item) for item in term["value"][1:])

@@ -10,21 +10,23 @@ whoever owns it discards it. It belongs to one thread at a time.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 import wasmtime
 
 from pdp.errors import EngineFailed, PolicyRefused
-from pdp.wasm.calls import EvalCall, TypedCall, UncheckedCall, describe, native
+from pdp.wasm.builtins.table import find
+from pdp.wasm.calls import ARGUMENTS, TypedCall, UncheckedCall, describe, native, unchecked_callback
+from pdp.wasm.host_calls import EXPORTS, IMPORTS, HostCalls, Stopped
 from pdp.wasm.limits import WasmLimits
+from pdp.wasm.memory import SandboxMemory
 from pdp.wasm.yielding import yielding
 
 ABI = (1, 2)
 PAGE_BYTES = 65_536
 _HEADROOM_BYTES = 256 << 10
-_FIRST_READ_BYTES = 2_048
 _TEXT_MAX_BYTES = 1 << 20
 _ALIGNMENT = 8
 _MESSAGE_MAX_BYTES = 256
@@ -41,7 +43,6 @@ _EXPORTS = (
     "builtins",
     "entrypoints",
 )
-_BUILTIN_IMPORTS = {f"opa_builtin{count}": count + 2 for count in range(5)}
 
 
 class PolicyInstance:
@@ -63,21 +64,19 @@ class PolicyInstance:
         """
         self._limits = limits
         self._aborted: str | None = None
-        self._memory: wasmtime.Memory | None = None
+        self._host_calls: HostCalls | None = None
+        self._kept: list[object] = []
+        self._imported: wasmtime.Memory | None = None
         self._functions: dict[str, wasmtime.Func] = {}
         self._entrypoints: dict[str, Any] = {}
         self._store = wasmtime.Store(engine)
         self._context = self._store._context()
-        self._base = native("wasmtime_memory_data")
-        self._base.restype = ctypes.c_void_p
         self._set_fuel = native("wasmtime_context_set_fuel")
-        self._bytes = native("wasmtime_memory_data_size")
-        self._known_size = self._known_base = 0
         try:
             self._start(module, unchecked)
             self._admit()
             self._load(data, gives_way)
-        except (wasmtime.Trap, wasmtime.WasmtimeError, _Aborted) as failed:
+        except (wasmtime.Trap, wasmtime.WasmtimeError, Stopped) as failed:
             self.close()
             raise EngineFailed(self._abort_reason() or describe(failed)) from failed
         except BaseException:
@@ -97,7 +96,7 @@ class PolicyInstance:
         length = len(input_bytes)
         if length > self._room:
             self._make_room(length, self._fuel(length))
-        ctypes.memmove(self._known_base + self._heap, input_bytes, length)  # nothing ran since the last look
+        ctypes.memmove(self._memory.base + self._heap, input_bytes, length)  # nothing ran since the last look
         error = self._set_fuel(self._context, self._fuel(length))
         if error:
             raise EngineFailed(describe(wasmtime.WasmtimeError._from_ptr(error)))
@@ -106,11 +105,11 @@ class PolicyInstance:
             address = self._eval(0, entrypoint, self._data, self._heap, length, after_input, _JSON_FORMAT)
         except EngineFailed as failed:
             raise EngineFailed(self._aborted or failed.detail) from failed
-        except _Aborted as failed:
+        except Stopped as failed:
             raise EngineFailed(self._abort_reason() or "aborted") from failed
         if self._aborted is not None:
             raise EngineFailed(self._aborted)
-        return self._text(address, self._limits.answer_max_bytes)
+        return self._memory.text(address, self._limits.answer_max_bytes)
 
     def _fuel(self, length: int) -> int:
         return self._limits.decision_fuel + length * self._limits.input_fuel_per_byte
@@ -125,20 +124,23 @@ class PolicyInstance:
         limits = self._limits
         self._store.set_limits(memory_size=limits.load_memory_max_bytes, instances=1, memories=1, tables=4)
         self._store.set_fuel(limits.load_fuel)
+        self._call = UncheckedCall if unchecked else TypedCall
         imports = [self._import(wanted) for wanted in module.imports]
-        memory = self._memory
-        if not isinstance(memory, wasmtime.Memory):
+        if self._imported is None:
             raise PolicyRefused("the module imports no memory", code="policy_wasm_invalid")
-        self._memory_ref = ctypes.byref(memory._memory)
+        self._memory = SandboxMemory(self._store, self._imported)
         exports = wasmtime.Instance(self._store, module, imports).exports(self._store)
         self._check_abi(exports)
+        self._exports = exports
         for name in _EXPORTS:
-            function = exports.get(name)
-            if not isinstance(function, wasmtime.Func):
-                raise PolicyRefused(f"the module does not export {name}", code="policy_wasm_invalid")
-            self._functions[name] = function
-        call: Callable[[wasmtime.Store, wasmtime.Func], EvalCall] = UncheckedCall if unchecked else TypedCall
-        self._eval = call(self._store, self._functions["opa_eval"])
+            self._functions[name] = self._exported(name)
+        self._eval = self._call(self._store, self._functions["opa_eval"], ARGUMENTS)
+
+    def _exported(self, name: str) -> wasmtime.Func:
+        function = self._exports.get(name)
+        if not isinstance(function, wasmtime.Func):
+            raise PolicyRefused(f"the module does not export {name}", code="policy_wasm_invalid")
+        return function
 
     def _import(self, wanted: wasmtime.ImportType) -> Any:
         """What the host gives the module: a memory, a way to abort, and builtin calls that always abort."""
@@ -147,25 +149,38 @@ class PolicyInstance:
             pages = min(kind.limits.max or PAGE_BYTES, self._limits.load_memory_max_bytes // PAGE_BYTES)
             if kind.limits.min > pages:
                 raise PolicyRefused("the module asks for more memory than allowed", code="policy_wasm_invalid")
-            self._memory = wasmtime.Memory(self._store, wasmtime.MemoryType(wasmtime.Limits(kind.limits.min, pages)))
-            return self._memory
+            self._imported = wasmtime.Memory(self._store, wasmtime.MemoryType(wasmtime.Limits(kind.limits.min, pages)))
+            return self._imported
         if wanted.module == "env" and isinstance(kind, wasmtime.FuncType):
             words = [str(word) for word in kind.params]
             if wanted.name in ("opa_abort", "opa_println") and words == ["i32"] and not kind.results:
                 return wasmtime.Func(self._store, kind, self._abort if wanted.name == "opa_abort" else _ignore)
-            if words == ["i32"] * _BUILTIN_IMPORTS.get(wanted.name or "", -1):
-                return wasmtime.Func(self._store, kind, self._refuse_builtin)
+            if words == ["i32"] * IMPORTS.get(wanted.name or "", -1):
+                return self._host_function(kind)
         raise PolicyRefused(f"the module imports {wanted.module}.{wanted.name}", code="policy_import_unknown")
+
+    def _host_function(self, kind: wasmtime.FuncType) -> wasmtime.Func:
+        if self._call is TypedCall:
+            return wasmtime.Func(self._store, kind, self._builtin)
+        function, kept = unchecked_callback(self._store, kind, self._builtin)
+        self._kept.append(kept)
+        return function
 
     def _abort(self, address: int) -> None:
         self._aborted = "aborted"
-        message = self._text(address & 0xFFFFFFFF, _MESSAGE_MAX_BYTES, strict=False)
+        message = self._memory.text(address & 0xFFFFFFFF, _MESSAGE_MAX_BYTES, strict=False)
         self._aborted = f"aborted: {message.decode('utf-8', 'replace')}"
-        raise _Aborted(self._aborted)
+        raise Stopped(self._aborted)
 
-    def _refuse_builtin(self, *_: int) -> int:
-        self._aborted = "aborted: a builtin that is not native was called"
-        raise _Aborted(self._aborted)
+    def _builtin(self, *words: int) -> int:
+        if self._host_calls is None:
+            self._aborted = "aborted: a builtin was called before the module was loaded"
+            raise Stopped(self._aborted)
+        try:
+            return self._host_calls.answer(words[0], words[2:])
+        except Stopped as stopped:
+            self._aborted = str(stopped)
+            raise
 
     def _check_abi(self, exports: Mapping[str, object]) -> None:
         versions = []
@@ -176,17 +191,23 @@ class PolicyInstance:
             raise PolicyRefused(f"the module's ABI is {versions}, {list(ABI)} is needed", code="policy_wasm_invalid")
 
     def _admit(self) -> None:
-        """Refuse a module that would call builtins of the host: only what is native in it is in the profile."""
-        builtins = self._object("builtins")
-        if builtins:
-            names = ", ".join(sorted(builtins)[:8])
+        """Refuse a module that would call builtins which the host does not have; get the others ready."""
+        numbers = self._object("builtins")
+        found = find(numbers)
+        unknown = sorted(numbers.keys() - found.keys())
+        if unknown:
+            names = ", ".join(unknown[:8])
             raise PolicyRefused(f"builtins outside the profile: {names}", code="policy_builtin_unknown")
+        if found:
+            named = {number: (name, found[name]) for name, number in numbers.items()}
+            calls = {name: self._call(self._store, self._exported(name), count) for name, count in EXPORTS.items()}
+            self._host_calls = HostCalls(self._store, self._memory, calls, named, self._limits)
         self._entrypoints = self._object("entrypoints")
 
     def _object(self, export: str) -> dict[str, Any]:
         address = self._word("opa_json_dump", self._word(export))
         try:
-            value = orjson.loads(self._text(address, _TEXT_MAX_BYTES))
+            value = orjson.loads(self._memory.text(address, _TEXT_MAX_BYTES))
         except orjson.JSONDecodeError as refused:
             raise PolicyRefused(f"the module's {export} are not JSON", code="policy_wasm_invalid") from refused
         if not isinstance(value, dict):
@@ -202,7 +223,7 @@ class PolicyInstance:
         address = self._word("opa_malloc", length)
         place = address
         for piece in data:
-            self._write(place, piece)
+            self._memory.write(place, piece)
             place += len(piece)
 
         def parsed() -> int:
@@ -213,9 +234,9 @@ class PolicyInstance:
             raise PolicyRefused("the bundle's data does not parse", code="policy_data_invalid")
         floor = self._word("opa_heap_ptr_get")
         self._heap = floor + -floor % _ALIGNMENT
-        loaded = self._size()
+        self._memory.look()
         self._store.set_limits(
-            memory_size=loaded + _HEADROOM_BYTES + self._limits.decision_memory_max_bytes,
+            memory_size=self._memory.size + _HEADROOM_BYTES + self._limits.decision_memory_max_bytes,
             instances=1,
             memories=1,
             tables=4,
@@ -234,55 +255,16 @@ class PolicyInstance:
             self._word("opa_heap_ptr_set", self._heap)
             self._word("opa_malloc", length + _ALIGNMENT)
             self._word("opa_heap_ptr_set", self._heap)
-        except (wasmtime.Trap, wasmtime.WasmtimeError, _Aborted) as failed:
+        except (wasmtime.Trap, wasmtime.WasmtimeError, Stopped) as failed:
             raise EngineFailed(self._aborted or describe(failed)) from failed
-        self._look()
-        if self._heap + length > self._known_size:
+        self._memory.look()
+        if self._heap + length > self._memory.size:
             raise EngineFailed("no room for the input document")
         self._room = length
 
     def _word(self, name: str, *arguments: int) -> int:
         result = self._functions[name](self._store, *arguments)
         return result & 0xFFFFFFFF if isinstance(result, int) else 0
-
-    def _size(self) -> int:
-        return 0 if self._memory is None else int(self._bytes(self._context, self._memory_ref))
-
-    def _look(self) -> None:
-        """See where the memory lies and how large it is: it moves only when it grows, and only while the module runs."""
-        size = self._size()
-        if size != self._known_size:
-            self._known_size, self._known_base = size, self._base(self._context, self._memory_ref)
-
-    def _write(self, address: int, data: bytes) -> None:
-        self._look()
-        if address == 0 or address + len(data) > self._known_size:
-            raise EngineFailed("the module gave an address outside its memory")
-        ctypes.memmove(self._known_base + address, data, len(data))
-
-    def _text(self, address: int, most: int, *, strict: bool = True) -> bytes:
-        """The bytes from ``address`` to the next NUL, never past the memory's end or ``most``."""
-        self._look()
-        base, size = self._known_base, self._known_size
-        if not 0 < address < size:
-            raise EngineFailed("the module gave an address outside its memory")
-        available = min(most + 1, size - address)
-        chunk = min(_FIRST_READ_BYTES, available)
-        while True:
-            read = ctypes.string_at(base + address, chunk)
-            end = read.find(b"\0")
-            if end >= 0:
-                return read[:end]
-            if chunk == available:
-                break
-            chunk = min(chunk * 8, available)
-        if strict:
-            raise EngineFailed("the engine's answer has no end")
-        return read
-
-
-class _Aborted(Exception):
-    """Raised inside a callback so that the sandbox stops; never leaves this module."""
 
 
 def _ignore(_: int) -> None:

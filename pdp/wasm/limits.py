@@ -17,6 +17,12 @@ class WasmLimits:
     """Instructions of one decision, about 14 ms; an ordinary one needs under 100,000."""
     input_fuel_per_byte: int = 200
     """Added for each byte of the input document: reading it costs up to 140, whatever the policy does."""
+    host_call_fuel: int = 100_000
+    """What one builtin of the host costs, about 30 us: a decision has room for some hundreds."""
+    host_fuel_per_byte: int = 500
+    """Added for each byte of a builtin's operands and result."""
+    host_value_max_bytes: int = 1 << 20
+    """An operand or a result of the host's builtins, in Rego's notation."""
     decision_memory_max_bytes: int = 96 << 20
     """What a decision may add to the memory that loading left behind; an input takes up to 60 times its size."""
     load_fuel: int = 20_000_000_000

@@ -1,7 +1,8 @@
 """One of OPA's cases before the embedded engine: built under the profile, evaluated, compared.
 
-A case ends in one of five ways. It agrees; it differs, which must never be; it is refused at build, with what was
-refused and its line; its error is the one that was wanted; or it asks what a bundle cannot be asked at all.
+A case ends in one of six ways. It agrees; it differs, which must never be; it is refused at build, with what was
+refused and its line; a builtin of the host declines it, which ends the decision; its error is the one that was wanted; or it
+asks what a bundle cannot be asked at all.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bundles.errors import BundleRefused
 from bundles.profile import check_data_shapes, lint
 from pdp.errors import EngineFailed, InputRefused, PolicyRefused
 from pdp.input_document import encode_document
+from pdp.wasm.builtins.table import NAMES
 from pdp.wasm.host import WasmEngine
 from pdp.wasm.packages import check_apart
 from tests.agreement.cases import ASKING, Case
@@ -36,7 +38,7 @@ PLACEMENT = frozenset(("package_misplaced", "package_nested", "rule_nested"))
 _MESSAGE = re.compile(r"(case\d+|asking)\.rego:(\d+)(?::\d+)?: (\w+): ([^\n]*)")
 _FUNCTION = re.compile(r"undefined function ([\w.]+)")
 
-End = Literal["agrees", "differs", "refused", "error as wanted", "cannot be asked"]
+End = Literal["agrees", "differs", "refused", "declined", "error as wanted", "cannot be asked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,9 @@ class Judge:
         except InputRefused as refused:
             return ended(case, "cannot be asked", f"input: {refused.code}")
         except EngineFailed as failed:
+            builtin, _, reason = failed.detail.partition(": ")
+            if builtin in NAMES:
+                return ended(case, "declined", builtin, detail=reason)
             if case.wants_error:
                 return ended(case, "error as wanted", detail=failed.detail)
             return ended(case, "differs", "engine failed", detail=failed.detail)

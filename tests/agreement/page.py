@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 from tests.agreement.adapter import ORDINARY, OWN_BUNDLE, UNDEFINED, AdapterJudge, serving
@@ -24,12 +25,14 @@ from tools.opa.build import TOOLS, pinned_version
 CACHE = TOOLS / "agreement"
 WORKERS_COUNT = 2
 _CHUNK_COUNT = 20
+_CLEAN = get_context("spawn")
+"""A worker that was forked while the engine's threads compile would wait for them for ever."""
 
 
 def judged(numbers: Iterable[int], *, workers_count: int = WORKERS_COUNT) -> list[Judgement]:
     """The judgements of the cases with these numbers, in order."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers_count) as pool:
+    with ProcessPoolExecutor(workers_count, _CLEAN) as pool:
         return list(pool.map(_judgement, numbers, chunksize=_CHUNK_COUNT))
 
 
@@ -47,7 +50,7 @@ def asked(numbers: range) -> tuple[Judgement, ...]:
     """The judgements of the same cases through the OPA adapter, in order, made once a run; each worker has a server."""
     size = -(-len(numbers) // WORKERS_COUNT)
     parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-    with ProcessPoolExecutor(WORKERS_COUNT) as pool:
+    with ProcessPoolExecutor(WORKERS_COUNT, _CLEAN) as pool:
         return tuple(judgement for part in pool.map(_asked, parts) for judgement in part)
 
 
@@ -77,12 +80,15 @@ def page(judgements: Sequence[Judgement], through_adapter: Sequence[Judgement]) 
         "",
         "The four columns that begin with **opa** are the adapter's: agree, error as wanted, differ, cannot be asked.",
         "",
-        "| family | cases | accepted | agree | error as wanted | differ | opa: agree | opa: error | opa: differ | opa: not asked "
-        "| refused at build, for |",
-        "|" + "---|" * 11,
+        "| family | cases | accepted | agree | error as wanted | declined | differ "
+        "| opa: agree | opa: error | opa: differ | opa: not asked | refused at build, for |",
+        "|" + "---|" * 12,
     ]
     for family, members in sorted(by_family.items()):
         lines.append(_row(family, members, through_by_family[family]))
+    declined = Counter((one.reason, one.detail) for one in judgements if one.end == "declined")
+    lines += ["", "## What was declined", "", "| builtin | for | cases |", "|---|---|---|"]
+    lines += [f"| `{name}` | {_cell(reason)} | {count} |" for (name, reason), count in sorted(declined.items())]
     refused = Counter(judgement.reason for judgement in judgements if judgement.end == "refused")
     lines += ["", "## What was refused", "", "| builtin or finding | cases |", "|---|---|"]
     lines += [
@@ -99,6 +105,7 @@ that decides in the gate. A set has no order; everything else must be equal.
 |---|---|
 | accepted by the profile, and the value is OPA's | {agrees} |
 | accepted, and the wanted error ends the decision as `engine_failed` | {errors} |
+| accepted, and a builtin of the host declines: the decision ends as `engine_failed` | {declined} |
 | accepted, and the answer is another one | **{differs}** |
 | refused at build, naming builtin or finding and its line | {refused} |
 | cannot be asked of a bundle: an input that is no object, a query over all of `data` | {unasked} |
@@ -183,6 +190,7 @@ def _counts(ends: Counter[str]) -> dict[str, int]:
     return {
         "agrees": ends["agrees"],
         "errors": ends["error as wanted"],
+        "declined": ends["declined"],
         "differs": ends["differs"],
         "refused": ends["refused"],
         "unasked": ends["cannot be asked"],
@@ -192,11 +200,11 @@ def _counts(ends: Counter[str]) -> dict[str, int]:
 def _row(family: str, members: Sequence[Judgement], through_adapter: Sequence[Judgement]) -> str:
     ends = Counter(member.end for member in members)
     through = Counter(member.end for member in through_adapter)
-    accepted = ends["agrees"] + ends["error as wanted"] + ends["differs"]
+    accepted = ends["agrees"] + ends["error as wanted"] + ends["declined"] + ends["differs"]
     reasons = Counter(member.reason for member in members if member.end == "refused")
     named = ", ".join(f"`{reason}` {count}" for reason, count in sorted(reasons.items()))
     counts = (
-        *(len(members), accepted, ends["agrees"], ends["error as wanted"], ends["differs"]),
+        *(len(members), accepted, ends["agrees"], ends["error as wanted"], ends["declined"], ends["differs"]),
         *(through["agrees"], through["error as wanted"], through["differs"], through["cannot be asked"]),
     )
     return f"| {family} | " + " | ".join(map(str, counts)) + f" | {named} |"

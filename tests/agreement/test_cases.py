@@ -49,6 +49,7 @@ def test_the_page_speaks_of_all_cases_of_the_pinned_opa() -> None:
     assert f"OPA ships {CASES_COUNT} evaluation cases" in text
     assert families == set(re.findall(r"^\| (\w[\w-]*) \| \d", text, re.MULTILINE))
     assert "| accepted, and the answer is another one | **0** |" in text
+    assert "| accepted, and a builtin of the host declines: the decision ends as `engine_failed` | " in text
     assert f"The same {CASES_COUNT} cases" in text
     assert "| the answer is another one | **0** |" in text
 
@@ -81,7 +82,9 @@ ENDS = {
         _case(modules=("package x\n\np := v if some v in [1, 2]\n",), bindings=({"x": 1},)),
         "differs",
     ),
-    "a builtin is not in the profile": (_case(modules=('package x\n\np := sprintf("a", [])\n',)), "refused"),
+    "a builtin is not in the profile": (_case(modules=('package x\n\np := yaml.marshal([])\n',)), "refused"),
+    "a format is no literal": (_case(modules=('package x\n\np := sprintf(input.a, [])\n',)), "refused"),
+    "a builtin of the host declines": (_case(modules=('package x\n\np := hex.decode("ff")\n',)), "declined"),
     "fractions are added": (_case(modules=("package x\n\np := 0.5 + input.a\n",)), "refused"),
     "a key of data reads as a number": (_case(data={"1": 2}), "refused"),
     "the input is a number": (_case(input_document=1), "cannot be asked"),
@@ -93,9 +96,14 @@ def test_a_case_ends_so_when(case: Case, end: str, judge: Judge) -> None:
     assert judge.judge(case).end == end
 
 
+def test_a_decline_names_the_builtin(judge: Judge) -> None:
+    found = judge.judge(_case(modules=('package x\n\np := hex.decode("ff")\n',), wants_error=True))
+    assert (found.end, found.reason) == ("declined", "hex.decode")
+
+
 def test_a_refusal_names_builtin_and_line(judge: Judge) -> None:
-    found = judge.judge(_case(modules=('package x\n\n# one line more\np := sprintf("a", [])\n',)))
-    assert (found.reason, found.row, found.detail) == ("sprintf", 4, "case0")
+    found = judge.judge(_case(modules=("package x\n\n# one line more\np := yaml.marshal([])\n",)))
+    assert (found.reason, found.row, found.detail) == ("yaml.marshal", 4, "case0")
 
 
 SAME = [([1, 2], [1, 2]), ({"a": 1.0}, {"a": 1}), ("1", "1"), (None, None), ([], [])]

@@ -20,6 +20,7 @@ from pdp.wasm.host import WasmEngine
 DATA = {"limits": {"whole": 3, "half": 0.5, "rows": [{"n": 1}, {"n": 2}]}, "mixed": [1, 2.5]}
 
 REPORTED = {
+    "a quantity is added": "units.parse(input.args.size) + 1 > 5",
     "an argument is added": "input.args.price + 1 > 5",
     "an argument is taken away": "5 - input.args.price > 1",
     "an argument is multiplied": "input.args.price * 3 > 5",
@@ -54,6 +55,9 @@ REPORTED = {
 }
 
 PASSED = {
+    "times are subtracted": "time.parse_rfc3339_ns(input.args.a) - time.parse_rfc3339_ns(input.args.b) > 5",
+    "a duration is multiplied": 'time.parse_duration_ns("1h") * 3 > 5',
+    "parts of a date are summed": "sum(time.date(input.args.at)) > 5",
     "counts are added": "count(input.args) + 1 > 5",
     "literals are multiplied": "60 * 60 * 24 > input.args.seconds",
     "an argument is rounded first": "round(input.args.price) * 100 > 435",

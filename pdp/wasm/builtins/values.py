@@ -2,7 +2,7 @@
 
 Guarantees that a value written and read again is the same value, that a set stays a set, and that a number keeps its
 spelling. What has no exact counterpart here is declined, never approximated: objects whose keys are no texts, texts that
-are no Unicode, nesting beyond ``DEPTH_MAX``.
+are no Unicode, numbers with an exponent or another odd spelling, nesting beyond ``DEPTH_MAX``.
 
 **Source**: OPA's ``opa_value_dump`` and ``opa_value_parse``: JSON, with ``{1, 2}`` and ``set()`` beside it.
 """
@@ -21,7 +21,7 @@ import orjson
 DEPTH_MAX: Final = 200
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
-_ATOM: Final = re.compile(r"set\([ ]*\)|null|true|false|-?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
+_ATOM: Final = re.compile(r"set\([ ]*\)|null|true|false|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![0-9.])")
 _WORDS: Final[dict[str, Value]] = {"null": None, "true": True, "false": False}
 
 
@@ -49,6 +49,26 @@ Value = None | bool | int | Decimal | str | list[Any] | dict[str, Any] | RegoSet
 """A number is an ``int`` when it is written as one, else a ``Decimal`` with its spelling; an object has texts for keys."""
 
 
+def _whole(word: str) -> int:
+    if word == "-0":
+        raise ValueError
+    return int(word)
+
+
+def _fraction(word: str) -> Decimal:
+    """**Security**: OPA prints a number by its spelling, which a ``Decimal`` does not keep for an exponent."""
+    if "e" in word or "E" in word or word.startswith("-0") and not word.strip("-0."):
+        raise ValueError
+    return Decimal(word)
+
+
+def _no_constant(_: str) -> Value:
+    raise ValueError
+
+
+_JSON: Final = json.JSONDecoder(parse_int=_whole, parse_float=_fraction, parse_constant=_no_constant)
+
+
 def order(value: Value) -> tuple[Any, ...]:
     """A key that sorts values as Rego does, and is equal exactly for values that Rego takes as equal."""
     if value is None:
@@ -69,12 +89,15 @@ def order(value: Value) -> tuple[Any, ...]:
 def read_value(text: bytes) -> Value:
     """The value that ``opa_value_dump`` wrote; raises ``Declined``."""
     try:
-        if b"set()" not in text:
+        if text.startswith(b'"'):
+            return orjson.loads(text)  # type: ignore[no-any-return]
+        written = text.decode()
+        if "set()" not in written:
             try:
-                return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)  # type: ignore[no-any-return]
+                return _JSON.decode(written)  # type: ignore[no-any-return]
             except json.JSONDecodeError:
                 pass  # a set that is not empty: read below
-        return _Reader(text.decode()).whole()
+        return _Reader(written).whole()
     except (ValueError, RecursionError) as refused:
         raise Declined("a value that is nested or written as the host does not read it") from refused
 
@@ -101,10 +124,6 @@ def _written(value: Value, depth: int) -> bytes:
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
         return str(value).encode()
     return orjson.dumps(value)
-
-
-def _no_constant(_: str) -> Value:
-    raise ValueError
 
 
 class _Reader:
@@ -197,4 +216,4 @@ class _Reader:
 
 
 def _number(word: str) -> Value:
-    return int(word) if word.lstrip("-").isdigit() else Decimal(word)
+    return _whole(word) if word.lstrip("-").isdigit() else _fraction(word)

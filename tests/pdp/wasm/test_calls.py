@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import wasmtime
 
@@ -44,7 +46,7 @@ class _Deaf(calls.UncheckedCall):
 class _Gone(calls.UncheckedCall):
     """A layout in which a name is missing."""
 
-    def __init__(self, store: wasmtime.Store, function: wasmtime.Func) -> None:
+    def __init__(self, store: wasmtime.Store, function: wasmtime.Func, count: int) -> None:
         raise AttributeError("wasmtime_val_raw_t")
 
 
@@ -57,3 +59,32 @@ def test_engine_falls_back_to_the_typed_call_when_the_self_test_fails(
     policy = engine.prepare(rules)
     assert policy.decide(encode_input(QUESTION))
     policy.close()
+
+
+def _mute(store: wasmtime.Store, kind: wasmtime.FuncType, answer: calls.ModuleCall) -> tuple[wasmtime.Func, object]:
+    """A layout in which the host's answer does not arrive."""
+    return calls.unchecked_callback(store, kind, lambda *words: answer(*words) * 0)
+
+
+def _mixed(store: wasmtime.Store, kind: wasmtime.FuncType, answer: calls.ModuleCall) -> tuple[wasmtime.Func, object]:
+    """A layout in which the host is told the words in another order."""
+    return calls.unchecked_callback(store, kind, lambda *words: answer(*reversed(words)))
+
+
+def _unstoppable(
+    store: wasmtime.Store, kind: wasmtime.FuncType, answer: calls.ModuleCall
+) -> tuple[wasmtime.Func, object]:
+    """A layout in which the host cannot stop the module."""
+
+    def told(*words: int) -> int:
+        try:
+            return answer(*words)
+        except ValueError:
+            return 1
+
+    return calls.unchecked_callback(store, kind, told)
+
+
+@pytest.mark.parametrize("layout", [_mute, _mixed, _unstoppable])
+def test_unchecked_calls_do_not_work_when_a_callback_goes_wrong(fuelled: wasmtime.Engine, layout: Any) -> None:
+    assert not calls.unchecked_calls_work(fuelled, callback=layout)
