@@ -10,17 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
+from bundles.pattern_syntax import PatternRefused, read_pattern
+
 Severity = Literal["error", "warning"]
 
 _ODD_PATTERN: Final = re.compile(r"\\[CpPQz]|\(\?P?<|\\x00|\\x\{0+\}|\\0|[^\x20-\x7e]")
-_PATTERN_AT: Final = {
-    "regex.match": 0,
-    "regex.find_all_string_submatch_n": 0,
-    "regex.find_n": 0,
-    "regex.is_valid": 0,
-    "regex.replace": 1,
-    "regex.split": 0,
-}
+_NATIVE_PATTERNS: Final = frozenset({"regex.match", "regex.find_all_string_submatch_n", "regex.is_valid"})
+_HOST_PATTERN_AT: Final = {"regex.find_n": 0, "regex.replace": 1, "regex.split": 0}
 """Which operand is the pattern."""
 _EQUATIONS: Final = frozenset({"eq", "equal", "assign"})
 _FALLIBLE: Final = frozenset(
@@ -33,15 +29,19 @@ _FALLIBLE: Final = frozenset(
         *("urlquery.decode", "urlquery.decode_object", "uri.parse"),
     }
 )
-_VERB: Final = re.compile(r"%(?:%|[-+# 0]*[0-9]*(?:\.[0-9]*)?[svdxXqft])")
+_VERB: Final = re.compile(r"%(?:%|[-+ 0]*[0-9]{0,3}(?:\.[0-9]{0,3})?(?:\[[1-9][0-9]?\])?[vsdqxXfFeEgGboOtT])")
 
 
 def call_findings(
     operation: str, arguments: Sequence[Any], *, restricting: bool
 ) -> Iterator[tuple[str, str, Severity]]:
     """Code, message and severity of everything that one call may not be; ``restricting`` in a rule such as ``deny``."""
-    if operation in _PATTERN_AT and not _is_plain_pattern(_operand(arguments, _PATTERN_AT[operation])):
+    if operation in _NATIVE_PATTERNS and not _is_plain_pattern(_operand(arguments, 0)):
         yield "pattern_outside_profile", f"{operation} takes a literal, plain ASCII pattern", "error"
+    if operation in _HOST_PATTERN_AT:
+        refused = _refused_pattern(_operand(arguments, _HOST_PATTERN_AT[operation]))
+        if refused:
+            yield "pattern_outside_profile", f"{operation} does not take {refused}", "error"
     if operation == "replace" and not _is_text(_operand(arguments, 1)):
         yield "empty_replace", "replace takes a literal, non-empty text to look for", "error"
     if operation in _EQUATIONS and len(arguments) > 1 and _never_equal(arguments[0], arguments[1]):
@@ -52,7 +52,7 @@ def call_findings(
     if operation == "strings.replace_n" and not _has_text_keys(_operand(arguments, 0)):
         yield "empty_replace", "strings.replace_n takes literal, non-empty texts to look for", "error"
     if operation == "sprintf" and not _is_plain_format(_operand(arguments, 0)):
-        message = "sprintf takes a literal format of %s %v %d %x %X %q %f %t, with a width, .precision or flags, and %%"
+        message = "sprintf takes a literal format of %v %s %d %q %x %f %e %g %t and the like, with - + 0, a width and .precision"
         yield "format_outside_profile", message, "error"
     if restricting and operation in _FALLIBLE:
         message = f"{operation} can fail, and a restriction that fails does not hold"
@@ -71,6 +71,17 @@ def _operand(arguments: Sequence[Any], index: int) -> Any:
 
 def _is_plain_pattern(node: Any) -> bool:
     return kind_of(node) == "string" and not _ODD_PATTERN.search(node["value"])
+
+
+def _refused_pattern(node: Any) -> str:
+    """What of a pattern the host does not take; empty when it takes all of it."""
+    if kind_of(node) != "string":
+        return "a pattern that is no literal"
+    try:
+        read_pattern(node["value"])
+    except PatternRefused as refused:
+        return f"{refused} in a pattern"
+    return ""
 
 
 def _is_plain_format(node: Any) -> bool:

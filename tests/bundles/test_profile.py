@@ -65,6 +65,21 @@ FOUND = {
     "a pattern is put together": ('regex.match(concat("", ["a", input.p]), input.s)', "pattern_outside_profile"),
     "a pattern is tried": ("regex.is_valid(input.p)", "pattern_outside_profile"),
     "a pattern names a letter beyond ASCII": ("regex.match(`ä`, input.s)", "pattern_outside_profile"),
+    "the host's pattern comes from input": ("regex.replace(input.s, input.p, `x`) == `x`", "pattern_outside_profile"),
+    "the host's pattern is put together": (
+        "regex.split(concat(``, [`a`, input.p]), input.s) == []",
+        "pattern_outside_profile",
+    ),
+    "the host's pattern is outside the subset": (r"regex.find_n(`a\B`, input.s, 1) == []", "pattern_outside_profile"),
+    "a format comes from input": ("sprintf(input.f, [1]) == `1`", "format_outside_profile"),
+    "a format has a verb nobody proved": ('sprintf("%c", [65]) == "A"', "format_outside_profile"),
+    "a format ends in the middle": ('sprintf("10%", []) == "10"', "format_outside_profile"),
+    "a format takes its width from an operand": ('sprintf("%*d", [1, 2]) == "2"', "format_outside_profile"),
+    "a restriction reads networks": (
+        "net.cidr_contains_matches(`10.0.0.0/8`, input.ip) == set()",
+        "fallible_restriction",
+    ),
+    "a restriction reads a time": ("time.parse_rfc3339_ns(input.t) > 1", "fallible_restriction"),
     "with stands outside a test": ("input.a with input as {}", "with_outside_test"),
     "a restriction can fail": ("1 / input.n == 1", "fallible_restriction"),
 }
@@ -83,6 +98,9 @@ CLEAN = {
     "a list of input is indexed by input": "input.list[input.i] == 1",
     "a literal list is indexed by input": "[1, 2][input.i] == 1",
     "a pattern is plain": "regex.match(`^[a-z]+$`, input.s)",
+    "a pattern for the host is plain": r"regex.replace(input.s, `^[a-z]+(\d{2,3})$`, `$1`) == `1`",
+    "a format is plain": 'sprintf("%5.2f%% of %-10s (%v, %03d, %+d, %q, %x, %t)", [1, 2, 3, 4, 5, "a", 7, true]) == ""',
+    "a format holds nothing": 'sprintf("none", []) == "none"',
     "replace looks for a text": 'replace(input.s, "a", "") == ""',
     "replace_n looks for texts": 'strings.replace_n({"a": "b"}, input.s) == ""',
 }
