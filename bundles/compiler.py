@@ -7,6 +7,7 @@ own that goes away again), and ends in a value or a :class:`BundleError`. Leaves
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -72,7 +73,12 @@ class Opa:
             for name in sorted(rego):
                 options = ["--format", "json", "--json-include", "locations,-comments"]
                 raw = self._run(["parse", *options, name], folder, refused="rego_invalid")
-                trees[name] = orjson.loads(raw)
+                try:
+                    trees[name] = orjson.loads(raw)
+                except orjson.JSONDecodeError as refused:
+                    rows = re.findall(rb'"row":\s*([0-9]+)', raw[: refused.pos])
+                    row = int(rows[-1]) if rows else 1
+                    raise BundleRefused("rego_invalid", f"{name}:{row}: number_too_large: {refused}") from refused
         return trees
 
     def test(self, rego: Mapping[str, bytes], data: Mapping[str, JsonValue]) -> RunReport:

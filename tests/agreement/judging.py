@@ -72,9 +72,10 @@ class Judge:
             return refusal
         try:
             wasm = self._compiled(case.files)
+            findings = self._findings(case)
         except BundleRefused as refused:
             return _refused_by_opa(case, refused.detail)
-        for finding in self._findings(case):
+        for finding in findings[:1]:
             return ended(case, "refused", finding[0], finding[1])
         return self._evaluated(case, wasm)
 

@@ -100,6 +100,8 @@ class _Author:
             "set": [self._set_literal, self._set_operation, self._set_collected, self._key_set],
             "obj": [self._object, self._object_call, self._object_collected],
         }
+        for kind, maker in _HOST_MAKERS.items():
+            self._by_type[kind].append(lambda depth, maker=maker: maker(self._of, self._pick, depth))
 
     def policy(self) -> Policy:
         """The package: helpers first, then what it answers."""
@@ -376,3 +378,93 @@ class _Author:
         made = f"{opens}{self._of(type_, 1)} | some {name} in {domain}; {self._of('bool', 1)}{closes}"
         self._bound = kept
         return made
+
+
+# --- builtins that Wasm asks its host for; operands that a builtin declines would end the decision of all packages ----
+_Of = Callable[[str, int], str]
+_Pick = Callable[[Any], Any]
+
+
+def _host_number(of: _Of, pick: _Pick, depth: int) -> str:
+    return str(
+        pick(
+            (
+                f'strings.count({of("str", depth)}, "{pick(("a", "b", "."))}")',
+                f"semver.compare({pick(VERSIONS)}, {pick(VERSIONS)})",
+                f'time.parse_duration_ns("{pick(("90m", "1h30m", "2d", "-1.5s", "soon"))}")',
+            )
+        )
+    )
+
+
+def _host_text(of: _Of, pick: _Pick, depth: int) -> str:
+    text = of("str", depth)
+    return str(
+        pick(
+            (
+                f'sprintf("%s-%03d", [{text}, count({of("strs", 0)})])',
+                f'sprintf("%q|%v|%-5s", [lower({text}), {of("bool", 0)}, {of("set", 0)}])',
+                f"{pick(('urlquery.encode', 'hex.encode', 'crypto.sha256', 'base64url.encode_no_pad'))}({text})",
+                f"regex.replace({text}, `{pick(PATTERNS)}`, `<$0>`)",
+                f'time.weekday([{pick(INSTANTS)}, "{pick(("UTC", "Europe/Berlin", "America/New_York"))}"])',
+            )
+        )
+    )
+
+
+def _host_test(of: _Of, pick: _Pick, depth: int) -> str:
+    return str(
+        pick(
+            (
+                f"strings.any_prefix_match({of('str', depth)}, {of(pick(('strs', 'set')), depth)})",
+                f"strings.any_suffix_match({of(pick(('strs', 'set')), depth)}, {of('str', depth)})",
+                f"semver.is_valid({pick(VERSIONS)})",
+                f"object.subset({of('obj', depth)}, {of('obj', 0)})",
+                f"count(net.cidr_contains_matches({pick(NETWORKS)}, {pick(ADDRESSES)})) > 0",
+            )
+        )
+    )
+
+
+def _host_numbers(of: _Of, pick: _Pick, depth: int) -> str:
+    return str(
+        pick(
+            (
+                f"numbers.range_step(0, count({of('strs', depth)}), {pick((1, 2, 3))})",
+                f'indexof_n({of("str", depth)}, "{pick(("a", "b", "é"))}")',
+                f"time.{pick(('date', 'clock'))}({pick(INSTANTS)})",
+            )
+        )
+    )
+
+
+def _host_texts(of: _Of, pick: _Pick, depth: int) -> str:
+    text = of("str", depth)
+    return str(
+        pick(
+            (
+                f"regex.split(`{pick(('[,.]', 'a+', 'b|c'))}`, {text})",
+                f"regex.find_n(`{pick(PATTERNS)}`, {text}, {pick((-1, 1, 2))})",
+                f'strings.split_n({text}, "{pick((",", ".", "a"))}", {pick((1, 2, 3))})',
+            )
+        )
+    )
+
+
+def _host_object(of: _Of, pick: _Pick, depth: int) -> str:
+    operation = pick(('"add", "value": 1', '"replace", "value": "x"', '"remove"'))
+    return f'json.patch({of("obj", depth)}, [{{"path": "/{pick(("a", "b", "zz"))}", "op": {operation}}}])'
+
+
+VERSIONS = ('"1.2.3"', '"1.10.0"', '"1.2.3-rc.1"', '"1.2"', "input.s")
+INSTANTS = ("0", "1700000000123456789", "1711846800000000000")
+NETWORKS = ('["10.0.0.0/8", "10.1.0.0/16"]', '{"192.168.0.0/16", "fc00::/7"}', '"0.0.0.0/0"', '"10.0.0.0/33"')
+ADDRESSES = ('["10.1.2.3", "11.0.0.1"]', '"::ffff:10.0.0.1"', '"fd00::1"', '"192.168.3.0/24"', "input.t")
+_HOST_MAKERS: dict[str, Callable[[_Of, _Pick, int], str]] = {
+    "num": _host_number,
+    "str": _host_text,
+    "bool": _host_test,
+    "nums": _host_numbers,
+    "strs": _host_texts,
+    "obj": _host_object,
+}

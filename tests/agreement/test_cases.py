@@ -85,6 +85,7 @@ ENDS = {
     "a builtin is not in the profile": (_case(modules=('package x\n\np := yaml.marshal([])\n',)), "refused"),
     "a format is no literal": (_case(modules=('package x\n\np := sprintf(input.a, [])\n',)), "refused"),
     "a builtin of the host declines": (_case(modules=('package x\n\np := hex.decode("ff")\n',)), "declined"),
+    "a number is beyond JSON": (_case(modules=("package x\n\np := 1e400\n",)), "refused"),
     "fractions are added": (_case(modules=("package x\n\np := 0.5 + input.a\n",)), "refused"),
     "a key of data reads as a number": (_case(data={"1": 2}), "refused"),
     "the input is a number": (_case(input_document=1), "cannot be asked"),
