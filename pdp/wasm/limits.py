@@ -19,7 +19,7 @@ class WasmLimits:
     """Added for each byte of the input document: reading it costs up to 140, whatever the policy does."""
     host_call_fuel: int = 100_000
     """What one builtin of the host costs, about 30 us: a decision has room for some hundreds."""
-    host_fuel_per_byte: int = 500
+    host_fuel_per_byte: int = 1_000
     """Added for each byte of a builtin's operands and result."""
     host_value_max_bytes: int = 1 << 20
     """An operand or a result of the host's builtins, in Rego's notation."""

@@ -267,6 +267,7 @@ SHELL: frozenset[str] = frozenset(
     pdp.shadow
     pdp.wasm.calls
     pdp.wasm.host
+    pdp.wasm.host_calls
     pdp.wasm.instance
     pdp.wasm.memory
     pdp.wasm.module_cache

@@ -26,10 +26,10 @@ from pdp.wasm.builtins.values import Declined, RegoSet, Undefined, Value, write_
 ADDRESSES_MAX: Final = 4096
 """So many addresses ``net.cidr_expand`` answers at most."""
 
-MEMBERS_MAX: Final = 100_000
+MEMBERS_MAX: Final = 10_000
 """So many members a result has at most."""
 
-RESULT_MAX_BYTES: Final = 1_000_000
+RESULT_MAX_BYTES: Final = 100_000
 """So long the written pairs of ``net.cidr_contains_matches`` are at most."""
 
 _BITS: Final = 128

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from pdp.wasm.builtins.values import DEPTH_MAX, Declined, RegoSet, Undefined, Value, order
 
-WORK_MAX: Final = 200_000
+WORK_MAX: Final = 50_000
 """Members visited and characters copied, at most, by one ``json.patch``."""
 
 _INDEX: Final = re.compile("0|[1-9][0-9]{0,17}")

@@ -28,10 +28,10 @@ from pdp.wasm.builtins.values import Declined, Undefined, Value
 
 PATTERNS_MAX: Final = 64
 PATTERN_MEMORY_MAX_BYTES: Final = 1 << 20
-SEARCHES_MAX: Final = 10_000
-WORK_MAX: Final = 50_000_000
-"""Instructions of the pattern times bytes that they may see: a quarter of a second, if RE2 has to take its slow way."""
-RESULT_MAX_BYTES: Final = 1_000_000
+SEARCHES_MAX: Final = 2_000
+WORK_MAX: Final = 5_000_000
+"""Instructions of the pattern times bytes that they may see: 25 ms, if RE2 has to take its slow way."""
+RESULT_MAX_BYTES: Final = 100_000
 REFERENCES_MAX: Final = 100
 """In a template."""
 

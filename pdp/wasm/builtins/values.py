@@ -121,7 +121,9 @@ def _written(value: Value, depth: int) -> bytes:
     if isinstance(value, dict):
         pairs = [orjson.dumps(key) + b":" + _written(item, depth + 1) for key, item in value.items()]
         return b"{" + b",".join(pairs) + b"}"
-    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+    if isinstance(value, Decimal):
+        return format(value, "f").encode()
+    if isinstance(value, int) and not isinstance(value, bool):
         return str(value).encode()
     return orjson.dumps(value)
 

@@ -137,17 +137,17 @@ def test_contains_matches_is_undefined_when_an_item_has_no_text(item: Value) -> 
 
 
 def test_contains_matches_declines_when_pairs_are_too_many() -> None:
-    side = ["10.0.0.0/8"] * 300
-    assert _count(MATCHES(side, ["10.0.0.1"] * 300)) == 90_000 < MEMBERS_MAX
+    side = ["10.0.0.0/8"] * 100
+    assert _count(MATCHES(side, ["10.0.0.1"] * 90)) == 9_000 < MEMBERS_MAX
     with pytest.raises(Declined):
-        MATCHES(side, ["10.0.0.1"] * 400)
+        MATCHES(side, ["10.0.0.1"] * 110)
 
 
 def test_contains_matches_declines_when_pairs_are_too_long() -> None:
-    large = RegoSet((["10.0.0.0/8", "x" * 100_000],))
+    large = RegoSet((["10.0.0.0/8", "x" * 10_000],))
     assert _count(MATCHES(large, ["10.0.0.1"] * 9)) == 9
     with pytest.raises(Declined):
-        MATCHES(large, ["10.0.0.1"] * (RESULT_MAX_BYTES // 100_000))
+        MATCHES(large, ["10.0.0.1"] * (RESULT_MAX_BYTES // 10_000))
 
 
 EXPANDED = {

@@ -76,6 +76,11 @@ def test_read_value_declines_when_it_is(text: bytes) -> None:
         read_value(text)
 
 
+def test_write_value_writes_a_small_number_without_an_exponent() -> None:
+    assert write_value(Decimal("0.0000001")) == b"0.0000001"
+    assert write_value([Decimal("1.50"), 1, True]) == b"[1.50,1,true]"
+
+
 UNWRITABLE: dict[str, Value] = {
     "a text that is no Unicode": "\ud800",
     "a key that is no Unicode": {"\ud800": 1},
