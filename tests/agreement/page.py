@@ -147,9 +147,10 @@ differ), and literals of different sizes compared (`not [x] == []` is lost).
 
 ## Builtins of the host
 
-Cases alone would prove little: OPA has 16 for `sprintf`. Each builtin that the host answers (`docs/writing-policy.md`) is also asked with drawn
-operands, ordinary, odd and of the wrong type, beside `opa eval`: `tests/agreement/test_builtins_*.py`, some thousands in every run, twenty times as
-many by `make soak`. A call ends in OPA's answer, undefined where OPA errs, or declined; drawn policies call them, too.
+Cases alone would prove little: OPA has 16 for `sprintf`. Each builtin that the host answers (`docs/writing-policy.md`) is also asked
+with drawn operands, ordinary, odd and of the wrong type, beside `opa eval`: `tests/agreement/test_builtins_*.py`, some thousands in
+every run, twenty times as many by `make soak`. A call ends in OPA's answer, undefined where OPA errs, or declined; drawn policies call
+them, too.
 
 ## What is not refused, and differs
 
