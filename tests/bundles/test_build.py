@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 import rego
@@ -28,6 +29,9 @@ from bundles.errors import BundleError, BundleMisuse, BundleRefused, BundleUnava
 from bundles.keys import public_pem
 from bundles.source import read_library, read_source
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, verify_bundle
+from pdp.agreement import agree
+from pdp.input_document import encode_document
+from pdp.wasm.host import WasmEngine
 from tests.bundles.parts import NOW, good_files, signing_key, write_source
 
 
@@ -64,6 +68,34 @@ def test_bundle_is_built_with_probes_profile_and_module(source: Path, tmp_path: 
     action = trusted.data["connectors"]["shop"]["actions"][0]  # type: ignore[index, call-overload]
     assert action["name"] == "shop.order.read" and action["arguments"]["schema"]["required"] == ["id"]  # type: ignore[index, call-overload]
     check_rebuild(trusted, opa=find_opa())
+
+
+ASKING_THE_HOST = """
+deny contains {"code": "inner", "message": message} if {
+	some word in regex.split(`\\s+`, input.args.id)
+	net.cidr_is_valid($"{word}/32")
+	count(net.cidr_contains_matches(["10.0.0.0/8"], word)) > 0
+	message := sprintf("%s on %s", [word, time.weekday(time.parse_rfc3339_ns(input.context.time))])
+}
+"""
+
+
+def test_both_engines_decide_alike_when_a_policy_asks_the_host(source: Path, tmp_path: Path) -> None:
+    _append(POLICY, ASKING_THE_HOST)(source)
+    agreed: list[int] = []
+
+    def agreement(files: Any, data: Any, wasm: Any, inputs: Any) -> list[object]:
+        agreed.append(len(inputs))
+        return list(agree(files, data, wasm, inputs, find_opa()))
+
+    out = tmp_path / "bundle.tar.gz"
+    build_bundle(source, key=signing_key(), out=out, agreement=agreement)
+    assert agreed and agreed[0] > 50
+    policy = WasmEngine().prepare(_trusted(out.read_bytes()))
+    question = {"context": {"time": "2026-11-22T03:00:00Z"}, "args": {"id": "x 10.1.2.3"}}
+    decision = orjson.loads(policy.decide(encode_document(question)))
+    policy.close()
+    assert [reason["message"] for reason in decision["reasons"]] == ["10.1.2.3 on Sunday"]
 
 
 def test_build_gives_the_same_content_when_repeated_elsewhere(source: Path, tmp_path: Path) -> None:

@@ -79,6 +79,10 @@ FOUND = {
         "net.cidr_contains_matches(`10.0.0.0/8`, input.ip) == set()",
         "fallible_restriction",
     ),
+    "a restriction reads a time beside the clock": (
+        "time.parse_rfc3339_ns(input.context.times) > 1",
+        "fallible_restriction",
+    ),
     "a restriction reads a time": ("time.parse_rfc3339_ns(input.t) > 1", "fallible_restriction"),
     "with stands outside a test": ("input.a with input as {}", "with_outside_test"),
     "a restriction can fail": ("1 / input.n == 1", "fallible_restriction"),
@@ -101,6 +105,7 @@ CLEAN = {
     "a pattern for the host is plain": r"regex.replace(input.s, `^[a-z]+(\d{2,3})$`, `$1`) == `1`",
     "a format is plain": 'sprintf("%5.2f%% of %-10s (%v, %03d, %+d, %q, %x, %t)", [1, 2, 3, 4, 5, "a", 7, true]) == ""',
     "a format holds nothing": 'sprintf("none", []) == "none"',
+    "a restriction reads the question's own time": "time.parse_rfc3339_ns(input.context.time) > 1",
     "replace looks for a text": 'replace(input.s, "a", "") == ""',
     "replace_n looks for texts": 'strings.replace_n({"a": "b"}, input.s) == ""',
 }
