@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
 
@@ -172,7 +173,7 @@ class Opa:
                 input=stdin,
                 capture_output=True,
                 timeout=self._deadline_seconds,
-                env={"PATH": os.defpath, "HOME": str(folder)},
+                env=opa_environment(folder),
                 check=False,
             )
         except subprocess.TimeoutExpired as late:
@@ -185,6 +186,11 @@ class Opa:
             said = (done.stderr + done.stdout).decode("utf-8", "replace").strip()
             raise BundleRefused(refused, said[:OUTPUT_MAX_CHARS])
         return done.stdout
+
+
+def opa_environment(home: Path | str) -> dict[str, str]:
+    """What OPA runs with: nothing of the caller's, and the zones that the embedded engine has, not the machine's."""
+    return {"PATH": os.defpath, "HOME": str(home), "ZONEINFO": str(files("tzdata") / "zoneinfo")}
 
 
 def find_opa() -> Opa:

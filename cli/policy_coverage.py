@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import orjson
 import typer
 
 from bundles.canonical import JsonValue, canonical_json
-from bundles.compiler import RUN_DEADLINE_SECONDS, RunReport, find_opa
+from bundles.compiler import RUN_DEADLINE_SECONDS, RunReport, find_opa, opa_environment
 from bundles.errors import BundleUnavailable
 from bundles.source import read_source
 from bundles.source_layout import BundleSource
@@ -120,7 +119,7 @@ def _report(opa: Path, rego: Mapping[str, bytes], data: Mapping[str, JsonValue])
                 cwd=folder,
                 capture_output=True,
                 timeout=RUN_DEADLINE_SECONDS,
-                env={"PATH": os.defpath, "HOME": scratch},
+                env=opa_environment(scratch),
                 check=False,
             )
             return orjson.loads(ran.stdout)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from bundles.compiler import opa_environment
 from pdp.decision_document import comparable
 from pdp.engine import ENTRYPOINT
 from pdp.errors import EngineFailed, PolicyUnavailable
@@ -113,7 +114,11 @@ def _executed(program: Path, bundle: Path, names: Sequence[Path]) -> list[JsonVa
     command = [str(program), "exec", "--bundle", str(bundle), "--decision", ENTRYPOINT, "--format", "json"]
     try:
         ran = subprocess.run(
-            [*command, *map(str, names)], capture_output=True, timeout=OPA_DEADLINE_SECONDS, check=False
+            [*command, *map(str, names)],
+            capture_output=True,
+            timeout=OPA_DEADLINE_SECONDS,
+            env=opa_environment(bundle.parent),
+            check=False,
         )
         report = orjson.loads(ran.stdout)
     except (OSError, subprocess.TimeoutExpired, orjson.JSONDecodeError) as failed:

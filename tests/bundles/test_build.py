@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +76,25 @@ deny contains {"code": "inner", "message": message} if {
 	some word in regex.split(`\\s+`, input.args.id)
 	net.cidr_is_valid($"{word}/32")
 	count(net.cidr_contains_matches(["10.0.0.0/8"], word)) > 0
-	message := sprintf("%s on %s", [word, time.weekday(time.parse_rfc3339_ns(input.context.time))])
+	local := [time.parse_rfc3339_ns(input.context.time), "Europe/Berlin"]
+	message := sprintf("%s on %s at %d", [word, time.weekday(local), time.clock(local)[0]])
 }
 """
 
 
-def test_both_engines_decide_alike_when_a_policy_asks_the_host(source: Path, tmp_path: Path) -> None:
+def test_both_engines_decide_alike_when_a_policy_asks_the_host(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _append(POLICY, ASKING_THE_HOST)(source)
+    other_zones = tmp_path / "zones"  # a machine on which Berlin lies in Japan
+    (other_zones / "Europe").mkdir(parents=True)
+    shutil.copy(str(files("tzdata") / "zoneinfo" / "Asia" / "Tokyo"), other_zones / "Europe" / "Berlin")
+    monkeypatch.setenv("ZONEINFO", str(other_zones))
     agreed: list[int] = []
 
-    def agreement(files: Any, data: Any, wasm: Any, inputs: Any) -> list[object]:
+    def agreement(rego_files: Any, data: Any, wasm: Any, inputs: Any) -> list[object]:
         agreed.append(len(inputs))
-        return list(agree(files, data, wasm, inputs, find_opa()))
+        return list(agree(rego_files, data, wasm, inputs, find_opa()))
 
     out = tmp_path / "bundle.tar.gz"
     build_bundle(source, key=signing_key(), out=out, agreement=agreement)
@@ -95,7 +103,7 @@ def test_both_engines_decide_alike_when_a_policy_asks_the_host(source: Path, tmp
     question = {"context": {"time": "2026-11-22T03:00:00Z"}, "args": {"id": "x 10.1.2.3"}}
     decision = orjson.loads(policy.decide(encode_document(question)))
     policy.close()
-    assert [reason["message"] for reason in decision["reasons"]] == ["10.1.2.3 on Sunday"]
+    assert [reason["message"] for reason in decision["reasons"]] == ["10.1.2.3 on Sunday at 4"]
 
 
 def test_build_gives_the_same_content_when_repeated_elsewhere(source: Path, tmp_path: Path) -> None:
