@@ -73,6 +73,7 @@ def test_bundle_is_built_with_probes_profile_and_module(source: Path, tmp_path: 
 
 ASKING_THE_HOST = """
 deny contains {"code": "inner", "message": message} if {
+	input.args.id in {"x 10.1.2.3", "elsewhere"} # what a policy mentions is tried
 	some word in regex.split(`\\s+`, input.args.id)
 	net.cidr_is_valid($"{word}/32")
 	count(net.cidr_contains_matches(["10.0.0.0/8"], word)) > 0
