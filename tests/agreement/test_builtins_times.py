@@ -56,7 +56,7 @@ FAMILIES = {
     "time.parse_rfc3339_ns": Family(
         lambda source: (operands.text_of(source, "2006-01-02T15:04:05Z07:00"),), 0.35, frozenset()
     ),
-    "time.parse_ns": Family(operands.to_parse, 0.35, OF_LAYOUTS | {"a time with the abbreviation of a zone"}),
+    "time.parse_ns": Family(operands.to_parse, 0.25, OF_LAYOUTS | {"a time with the abbreviation of a zone"}),
 }
 
 
