@@ -8,18 +8,27 @@ import sys
 from pathlib import Path
 
 from gateway.ledger.writer import LedgerWriter
+from gateway.store.owner_driver import StoreOwner
 from gateway.store.port import ClaimKey
 from gateway.store.process_client import store_link
 from tests.gateway.store.build import LOG, OTHER_LOG, draft
 
 WRITERS = 8
+PATIENCE_SECONDS = 30.0
+
+
+def _fatal(cause: str) -> None:
+    sys.stderr.write(f"{cause}\n")
+    sys.stderr.flush()
+    os._exit(70)
 
 
 async def main(path: Path, round_number: int) -> None:
     """Append until killed."""
-    writer = LedgerWriter(
-        store_link(path, b"k" * 32), node=f"round-{round_number}", on_fatal=lambda cause: os._exit(70)
-    )
+    # As the gate does: what the last one's store process still writes is waited for.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner = StoreOwner(path, PATIENCE_SECONDS)
+    writer = LedgerWriter(store_link(path, b"k" * 32, owner.held), node=f"round-{round_number}", on_fatal=_fatal)
     await writer.start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
