@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -29,10 +30,14 @@ def error(status: str, code: str) -> Behaviour:
 
 
 def sending(raw: bytes) -> Behaviour:
-    """These bytes, then the end."""
+    """These bytes after the whole request, then the end: an end with something unread would be a reset."""
 
     def behave(connection: socket.socket, stop: threading.Event) -> None:
-        read_head(connection)
+        head, _, body = read_head(connection).partition(b"\r\n\r\n")
+        announced = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", head)
+        missing = (int(announced[1]) if announced else 0) - len(body)
+        while missing > 0 and (piece := connection.recv(65_536)):
+            missing -= len(piece)
         connection.sendall(raw)
 
     return behave
