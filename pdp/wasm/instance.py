@@ -143,7 +143,7 @@ class PolicyInstance:
         return function
 
     def _import(self, wanted: wasmtime.ImportType) -> Any:
-        """What the host gives the module: a memory, a way to abort, and builtin calls that always abort."""
+        """What the host gives the module: a memory, a way to abort, and the builtins that it answers."""
         kind = wanted.type
         if wanted.module == "env" and wanted.name == "memory" and isinstance(kind, wasmtime.MemoryType):
             pages = min(kind.limits.max or PAGE_BYTES, self._limits.load_memory_max_bytes // PAGE_BYTES)

@@ -20,8 +20,9 @@ UNDEFINED = "\u0000undefined"
 
 def by_opa(opa: Path, name: str, calls: Sequence[Operands]) -> list[Value]:
     """OPA's answers to ``name`` with each of these operands, in order; ``UNDEFINED`` where it has none."""
-    plain = [number for number, operands in enumerate(calls) if not any(map(_has_sets, operands))]
-    others = [number for number in range(len(calls)) if number not in set(plain)]
+    with_sets = [any(map(_has_sets, operands)) for operands in calls]
+    plain = [number for number, has in enumerate(with_sets) if not has]
+    others = [number for number, has in enumerate(with_sets) if has]
     arity = len(calls[0])
     operands = ", ".join(f"call[{index}]" for index in range(arity))
     lines = ["package x", ""]
