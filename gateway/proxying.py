@@ -25,14 +25,14 @@ from gateway.flow.services import Services
 from gateway.flow.values import ApiRequest, Finished, FlowContext, ProxyRequest, Trace
 from gateway.operations.log import EVENT_CALL, EVENT_REFUSED, LineLog
 from gateway.running import Running
-from pdp.fresh_ids import FreshIds
+from pdp.fresh_ids import TimedIds
 
 INSTANCE_PREFIX = "/c/"
 INSTANCE_MAX_CHARACTERS = 64
 CODE_OK = "ok"
 
-new_call_id = FreshIds()
-"""A call's id: 128 random bits."""
+new_call_id = TimedIds()
+"""A call's id: a UUID of version 7 in hexadecimal. It names the call and lets nobody do anything."""
 
 
 class CallRunner:
