@@ -15,6 +15,8 @@ from rich.table import Table
 from benchmarks.load import Sample
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PIPED_COLUMNS = 160
+"""How wide a table is in a file: figures are cut where the width of no terminal is known."""
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, float]:
@@ -42,7 +44,10 @@ def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
         table.add_column(column, justify="right")
     for name, row in rows.items():
         table.add_row(name, *(f"{row[column]:,.3f}".rstrip("0").rstrip(".") for column in columns))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED_COLUMNS
+    console.print(table)
 
 
 def write(case: str, document: Mapping[str, object]) -> Path:
