@@ -50,14 +50,22 @@ def prepared(address: Address, prefix: str, token: str) -> dict[str, bytes]:
 async def rounds_of(
     sides: dict[str, tuple[Address, dict[str, bytes]]], concurrency: int, rounds: int, seconds: float
 ) -> dict[str, list[Sample]]:
-    """Every side and kind in turn, `rounds` times after a short one that warms up and does not count."""
-    samples: dict[str, list[Sample]] = {}
+    """Every side and kind in turn, `rounds` times after a short one that warms up and does not count.
+
+    Every other round goes backwards: what a side leaves behind (a processor that was driven hard, a disk that still
+    writes) must not always hit the same next one.
+    """
+    turns = [
+        (f"{side} {kind}", address, raw)
+        for side, (address, requests) in sides.items()
+        for kind, raw in requests.items()
+    ]
+    samples: dict[str, list[Sample]] = {name: [] for name, _, _ in turns}
     for number in range(rounds + 1):
-        for side, (address, requests) in sides.items():
-            for kind, raw in requests.items():
-                sample = await closed_loop(address, raw, concurrency, seconds if number else min(seconds, 1.0))
-                if number:
-                    samples.setdefault(f"{side} {kind}", []).append(sample)
+        for name, address, raw in turns if number % 2 else reversed(turns):
+            sample = await closed_loop(address, raw, concurrency, seconds if number else min(seconds, 1.0))
+            if number:
+                samples[name].append(sample)
     return samples
 
 
