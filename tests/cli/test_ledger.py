@@ -111,7 +111,9 @@ def test_ledger_refuses_when_the_path_is_a_directory(tmp_path: Path) -> None:
 
 
 def test_tail_goes_on_when_it_follows(store_file: Path) -> None:
-    program = "from cli.ledger import app; app()"
+    # Whoever started this run in the background may have had interrupts ignored, which a child inherits.
+    listens = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{listens}; from cli.ledger import app; app()"
     arguments = [sys.executable, "-c", program, "tail", "--path", str(store_file), "-n", "1", "--follow", "--json"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout is not None
