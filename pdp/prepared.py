@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from bundles.trusted_set import TrustedBundle
     from pdp.engine import PolicyEngine, PreparedPolicy
 
+QUIET_TURNS = 8
+"""How many turns of the loop in a row must have asked one question each before the next is answered at once."""
 READ_MAX_COUNT = 1_024
 READ_MAX_BYTES = 4_096
 """How many decision documents are remembered with what they say, and how long each may be."""
@@ -112,6 +114,8 @@ class PolicyPlane:
         self._loading = asyncio.Lock()
         self._in_force: _InForce | None = None
         self._waiting: list[tuple[PolicyInput, asyncio.Future[Decided | None]]] = []
+        self._quiet_turns = 0
+        self._asked_at_once = 0
 
     async def load(self, bundle: TrustedBundle) -> None:
         """Prepare ``bundle``, run its probes, put it in force; raises ``PolicyRefused`` and keeps the old one."""
@@ -136,7 +140,8 @@ class PolicyPlane:
         """
         force = self._in_force
         if force is not None and force.in_line is not None and force.in_line.ready:
-            decided = await self._decided_together(policy_input)
+            at_once = self._quiet_turns >= QUIET_TURNS
+            decided = self._decided_at_once(policy_input) if at_once else await self._decided_together(policy_input)
             if decided is not None:
                 return decided
         started = self._seconds()
@@ -186,6 +191,20 @@ class PolicyPlane:
             work.add_done_callback(_close_unwanted)
             raise
 
+    def _decided_at_once(self, policy_input: PolicyInput) -> Decided | None:
+        """An answer without a turn of the loop, as long as turns ask one question each."""
+        if not self._asked_at_once:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._asked_at_once += 1
+        return self._decided_in_line(policy_input)
+
+    def _end_turn(self) -> None:
+        self._note_turn(self._asked_at_once)
+        self._asked_at_once = 0
+
+    def _note_turn(self, questions: int) -> None:
+        self._quiet_turns = min(self._quiet_turns + 1, QUIET_TURNS) if questions == 1 else 0
+
     def _decided_together(self, policy_input: PolicyInput) -> asyncio.Future[Decided | None]:
         """An answer in line with all others that this turn of the loop asks for; None when it must be waited for."""
         loop = asyncio.get_running_loop()
@@ -198,6 +217,7 @@ class PolicyPlane:
     def _decide_waiting(self) -> None:
         """Answer one question after the other: the engine's code stays in the processor's caches."""
         waiting, self._waiting = self._waiting, []
+        self._note_turn(len(waiting))
         for policy_input, answered in waiting:
             if answered.done():
                 continue

@@ -10,7 +10,7 @@ import pytest
 from pdp.decided import REFUSED_BY, Decided
 from pdp.documents import Effect, encode_input
 from pdp.errors import EngineFailed, InputRefused, PolicyUnavailable
-from pdp.prepared import READ_MAX_BYTES, READ_MAX_COUNT
+from pdp.prepared import QUIET_TURNS, READ_MAX_BYTES, READ_MAX_COUNT, PolicyPlane
 from tests.pdp.parts import ALLOW, QUESTION, asked
 from tests.pdp.test_prepared import DENY, Simulated, loaded, revision
 
@@ -28,6 +28,53 @@ async def test_questions_are_answered_together_when_one_turn_of_the_loop_asks_th
     assert seen == [encode_input(question) for question in questions]
     assert [one.input_digest for one in decided] == [f"sha256:{sha256(raw).hexdigest()}" for raw in seen]
     assert len({one.decision_id for one in decided}) == 5
+
+
+async def turns_until_decided(asking: asyncio.Task[Decided]) -> int:
+    """How often the loop turned until the task was done."""
+    for turns in range(10):
+        if asking.done():
+            return turns
+        await asyncio.sleep(0)
+    raise AssertionError("nothing was decided")
+
+
+async def quiet() -> tuple[Simulated, PolicyPlane]:
+    """A plane that has been asked one question a turn for long enough."""
+    engine = Simulated()
+    plane = await loaded(engine)
+    for _ in range(QUIET_TURNS):
+        await plane.decide(QUESTION)
+    return engine, plane
+
+
+async def test_question_is_answered_at_once_when_the_turns_before_asked_one_each() -> None:
+    plane = await loaded(Simulated())
+    waited = [await turns_until_decided(asyncio.create_task(plane.decide(QUESTION))) for _ in range(QUIET_TURNS + 2)]
+    assert waited[QUIET_TURNS:] == [1, 1]
+    assert min(waited[:QUIET_TURNS]) > 1
+
+
+async def test_questions_are_gathered_again_when_a_turn_asked_several_at_once() -> None:
+    _, plane = await quiet()
+    together = [asyncio.create_task(plane.decide(QUESTION)) for _ in range(3)]
+    assert [await turns_until_decided(asking) for asking in together] == [1, 0, 0]
+    await asyncio.sleep(0)
+    assert await turns_until_decided(asyncio.create_task(plane.decide(QUESTION))) > 1
+
+
+async def test_next_question_is_answered_when_one_failed_at_once() -> None:
+    def fail(_: bytes) -> bytes:
+        raise EngineFailed("by the test")
+
+    engine, plane = await quiet()
+    with pytest.raises(TypeError):
+        await plane.decide(asked(resource=None))
+    engine.answer = fail
+    with pytest.raises(EngineFailed):
+        await plane.decide(QUESTION)
+    engine.answer = lambda _: ALLOW
+    assert (await plane.decide(QUESTION)).decision.effect is Effect.ALLOW
 
 
 async def test_others_are_answered_when_one_question_of_the_turn_is_refused() -> None:
