@@ -23,7 +23,7 @@ from tests.e2e.harness import ROOT, GateProcess, child_environment, free_port
 
 OPEN_LOOP_SHARE = 0.5
 CONCURRENCIES = (64, 16, 1)
-"""The first keeps the gate busy all the time, so that its throughput shows; the others are the ones it is compared with Envoy at."""
+"""The first keeps the gate busy all the time, so that its throughput shows; Envoy is compared at the others."""
 Address = tuple[str, int]
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pdp.fresh_ids import FreshIds, TimedIds
 
+ROOT = Path(__file__).resolve().parents[2]
 NOW_NS = 1_795_305_600_123_999_999
 COUNT = 1_000
 """More than one pool of random bytes holds."""
@@ -27,19 +31,20 @@ def test_fresh_ids_never_repeat_and_are_the_random_source_s_bytes() -> None:
 
 
 def test_fresh_ids_of_a_forked_child_are_others() -> None:
-    ids = FreshIds()
-    ids()
-    here, there = os.pipe()
-    child = os.fork()
-    if child == 0:  # nothing of the test's own may run in the child
-        os.write(there, ids().encode())
-        os._exit(0)
+    program = """
+import os
+from pdp.fresh_ids import FreshIds
+ids = FreshIds()
+ids()
+child = os.fork()
+print(ids(), flush=True)
+if child:
     os.waitpid(child, 0)
-    theirs = os.read(here, 64).decode()
-    os.close(here)
-    os.close(there)
-    assert len(theirs) == 32
-    assert theirs != ids()
+"""  # in a process without threads, which may fork
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = done.stdout.split()
+    assert [len(each) for each in found] == [32, 32]
+    assert found[0] != found[1]
 
 
 def test_timed_ids_are_uuids_of_version_7_with_the_time_in_front() -> None:
