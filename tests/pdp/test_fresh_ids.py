@@ -37,10 +37,10 @@ from pdp.fresh_ids import FreshIds
 ids = FreshIds()
 ids()
 child = os.fork()
-print(ids(), flush=True)
 if child:
     os.waitpid(child, 0)
-"""  # in a process without threads, which may fork
+print(ids(), flush=True)
+"""  # in a process without threads, which may fork; one writes after the other, in however many pieces
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     found = done.stdout.split()
     assert [len(each) for each in found] == [32, 32]
