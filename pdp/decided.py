@@ -6,7 +6,9 @@ Guarantees nothing beyond their shape. Leaves making them to ``pdp.prepared``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from pdp.value import Value
 
 if TYPE_CHECKING:
     from bundles.trusted_set import TrustedBundle
@@ -19,7 +21,7 @@ NO_ANSWER: Final = "tidegate.engine"
 """The rule that a denial names when the engine gave no answer."""
 
 
-class Decided(NamedTuple):
+class Decided(Value, frozen=True):
     """A decision and what is needed to record it. ``seconds`` is the time it took, encoding and parsing included."""
 
     decision: Decision

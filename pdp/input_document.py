@@ -49,14 +49,13 @@ def encode_input(policy_input: PolicyInput) -> bytes:
 
     Who asks and for what is the same in many questions: its bytes are made once and spliced in.
     """
-    asked = policy_input
-    kind, name, connector, instance, placement = asked.resource
-    before, after = _resource_ends(kind, connector, instance, placement)
+    asked, resource = policy_input, policy_input.resource
+    before, after = _resource_ends(resource.type, resource.connector, resource.instance, resource.placement)
     raw = b"".join(
         (
             _whose_action(asked.subject, asked.action),
             before,
-            _dumped(name),
+            _dumped(resource.id),
             after,
             _dumped(asked.args if _is_plain(asked.args) else _checked(asked.args, 2)),
             b',"context":',

@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pdp.decided import REFUSED_BY, ActiveBundle, Decided
 from pdp.decision_cache import DecisionCache, Instant, asks_for_caching, cache_seconds_of, question_key
@@ -29,6 +29,7 @@ from pdp.errors import (
 )
 from pdp.fresh_ids import FreshIds
 from pdp.probes import check_answer, check_count
+from pdp.value import Value
 
 if TYPE_CHECKING:
     from bundles.canonical import JsonValue
@@ -42,7 +43,7 @@ READ_MAX_BYTES = 4_096
 """How many decision documents are remembered with what they say, and how long each may be."""
 
 
-class Answer(NamedTuple):
+class Answer(Value, frozen=True):
     """One decision document's bytes, and the engine's own id for it where it gives one."""
 
     document: bytes

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from pdp.value import Value
 
 if TYPE_CHECKING:
     from bundles.canonical import JsonValue
@@ -26,7 +28,7 @@ class Effect(StrEnum):
     ALLOW = "ALLOW"
 
 
-class Reason(NamedTuple):
+class Reason(Value, frozen=True, order=True):
     """Why: a stable code, the rule that held, and words for people."""
 
     code: str
@@ -44,7 +46,7 @@ class ApprovalObligation:
     on_approval: str = "grant"
 
 
-class Decision(NamedTuple):
+class Decision(Value, frozen=True):
     """An accepted decision: an effect this version enforces, sorted reasons, and its obligations."""
 
     effect: Effect
@@ -53,7 +55,7 @@ class Decision(NamedTuple):
     cache_seconds: int = 0
 
 
-class SubjectFacts(NamedTuple):
+class SubjectFacts(Value, frozen=True):
     """Who asks, as the verified token says."""
 
     type: str
@@ -68,7 +70,7 @@ class SubjectFacts(NamedTuple):
     on_behalf_of: str | None = None
 
 
-class ActionFacts(NamedTuple):
+class ActionFacts(Value, frozen=True):
     """What is asked for, as the signed connector manifest says."""
 
     name: str
@@ -78,7 +80,7 @@ class ActionFacts(NamedTuple):
     idempotent: bool = False
 
 
-class ResourceFacts(NamedTuple):
+class ResourceFacts(Value, frozen=True):
     """What it is done to, and where."""
 
     type: str
@@ -88,7 +90,7 @@ class ResourceFacts(NamedTuple):
     placement: str | None = None
 
 
-class PolicyInput(NamedTuple):
+class PolicyInput(Value, frozen=True):
     """One question. ``time_unix`` is in seconds (fractions are kept to milliseconds), ``zone`` an IANA name.
 
     Facts that are absent (``None``) are left out of the document, so that ``not input.context.ticket`` holds in Rego.

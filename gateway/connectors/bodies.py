@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from bundles.canonical import JsonValue, StrictJsonError, parse_strict, sha256_hex
 from bundles.manifest import Action, Arguments
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
+from pdp.value import Value
 
 FORM_FIELDS_MAX: Final = 256
 MULTIPART_PARTS_MAX: Final = 64
@@ -46,7 +47,7 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=?-]{1,70}")
 _DISPOSITION = re.compile(r"form-data; ?name=\"([^\"\\\r\n]+)\"(?:; ?filename=\"([^\"\\\r\n]*)\")?")
 
 
-class Body(NamedTuple):
+class Body(Value, frozen=True):
     """A parsed body and the kind it was read as; `present` is False when nothing was sent."""
 
     value: JsonValue

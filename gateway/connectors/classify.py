@@ -14,13 +14,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from bundles.canonical import JsonValue
 from bundles.errors import BundleRefused
 from bundles.manifest import Action, ConnectorManifest, Match
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
+from pdp.value import Value
 
 DEFAULT_PARAMETER_PATTERN = r"[A-Za-z0-9._~@:-]+"
 """What a path parameter may look like when the manifest does not say."""
@@ -35,7 +36,7 @@ _DOT_SEGMENTS = frozenset({".", ".."})
 _SEPARATOR = re.compile(r"[/\\;]")
 
 
-class Classified(NamedTuple):
+class Classified(Value, frozen=True):
     """One request recognised as one action, with the decoded values of its path parameters."""
 
     action: Action
@@ -178,7 +179,7 @@ class _Entry:
         return all(value_at(body, tokens) == expected for tokens, expected in self.body)
 
 
-class Candidates(NamedTuple):
+class Candidates(Value, frozen=True):
     """What method, path and query leave over. Never empty.
 
     `needs_body` says that the body must be parsed before the action is known. All candidates then share `body` (the

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from gateway.edge.fields import HeaderFields
 from gateway.edge.problem import refusal
 from gateway.edge.url import CanonicalTarget
+from pdp.value import Value
 
 HeaderPairs = tuple[tuple[str, str], ...]
 
@@ -50,7 +50,7 @@ _WAIT_SECONDS = re.compile(r"[0-9]{1,6}")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
-class RequestHead(NamedTuple):
+class RequestHead(Value, frozen=True):
     """Method, target and headers of one request; header names are lower case, in their order, values as they came."""
 
     method: str

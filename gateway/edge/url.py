@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gateway.edge.problem import refusal
+from pdp.value import Value
 
 URI_MAX_BYTES = 8_192
 QUERY_MAX_PAIRS = 256
@@ -30,7 +30,7 @@ _SEPARATOR_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb])")
 _DOT_SEGMENTS = frozenset({".", ".."})
 
 
-class CanonicalTarget(NamedTuple):
+class CanonicalTarget(Value, frozen=True):
     """A request target in its only reading.
 
     `path` and `raw_query` are the octets as they came and as they go out; `segments` are decoded, one for each `/`;

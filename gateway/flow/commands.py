@@ -6,29 +6,28 @@ throw the typed error into the flow; every other end is an event of `gateway.flo
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from gateway.approvals.model import Approval, HeldCall
 from gateway.edge.headers import HeaderPairs
 from gateway.flow.values import GovernedCall, Outbound
 from gateway.ledger.record import LogId, RecordDraft
 from gateway.store.port import StoreEffect
 from pdp.documents import PolicyInput
+from pdp.value import Value
 
 
-class ReadBody(NamedTuple):
+class ReadBody(Value, frozen=True):
     """Read the whole request body, at most `max_bytes`. → BodyRead"""
 
     max_bytes: int
 
 
-class VerifyToken(NamedTuple):
+class VerifyToken(Value, frozen=True):
     """Verify a token, fetching unknown keys once. → Identified"""
 
     token: str
 
 
-class RedeemTicket(NamedTuple):
+class RedeemTicket(Value, frozen=True):
     """Use an upload ticket up. → Identified"""
 
     ticket: str
@@ -37,7 +36,7 @@ class RedeemTicket(NamedTuple):
     path: str
 
 
-class ReadSwitches(NamedTuple):
+class ReadSwitches(Value, frozen=True):
     """The kill switches that are set for a tenant now. → SwitchesRead
 
     `decided_by`: the digest of the bundle that let the call so far; whether it still decides is then said as well.
@@ -47,33 +46,33 @@ class ReadSwitches(NamedTuple):
     decided_by: str = ""
 
 
-class LookUpClaim(NamedTuple):
+class LookUpClaim(Value, frozen=True):
     """What is known of an idempotency key. → ClaimRead"""
 
     log: LogId
     scope: str
 
 
-class LoadAnswer(NamedTuple):
+class LoadAnswer(Value, frozen=True):
     """The stored answer of an earlier call. → AnswerLoaded"""
 
     log: LogId
     call_id: str
 
 
-class AskPolicy(NamedTuple):
+class AskPolicy(Value, frozen=True):
     """Ask the bundle in force. → PolicyAnswered"""
 
     policy_input: PolicyInput
 
 
-class OpenOrAttach(NamedTuple):
+class OpenOrAttach(Value, frozen=True):
     """Open an approval for a held call or attach to the open one of the same call. → ApprovalRead"""
 
     held: HeldCall
 
 
-class AwaitApproval(NamedTuple):
+class AwaitApproval(Value, frozen=True):
     """Wait until an approval is no longer pending, at most `seconds`. → ApprovalRead"""
 
     log: LogId
@@ -81,7 +80,7 @@ class AwaitApproval(NamedTuple):
     seconds: float
 
 
-class AppendRecord(NamedTuple):
+class AppendRecord(Value, frozen=True):
     """Make a record and its effects durable. → RecordAppended
 
     `after_side_effect`: it says how something ended that has already begun, so it is never given up: if it cannot be made
@@ -93,7 +92,7 @@ class AppendRecord(NamedTuple):
     after_side_effect: bool = False
 
 
-class AppendIntent(NamedTuple):
+class AppendIntent(Value, frozen=True):
     """Make an intent durable, using up the approval it stands on. → RecordAppended"""
 
     draft: RecordDraft
@@ -102,24 +101,24 @@ class AppendIntent(NamedTuple):
     action_digest: str
 
 
-class Dispatch(NamedTuple):
+class Dispatch(Value, frozen=True):
     """Send the call to its instance. → AnswerBegan | DispatchFailed"""
 
     call: GovernedCall
     outbound: Outbound
 
 
-class DropAnswer(NamedTuple):
+class DropAnswer(Value, frozen=True):
     """Discard the answer that has begun, and its connection. → Done"""
 
 
-class ReadAnswer(NamedTuple):
+class ReadAnswer(Value, frozen=True):
     """Read the answer that has begun, at most `max_bytes`. → AnswerRead | DispatchFailed"""
 
     max_bytes: int
 
 
-class RewriteAnswer(NamedTuple):
+class RewriteAnswer(Value, frozen=True):
     """Put the gate's addresses (and upload tickets) where the answer names the upstream. → AnswerRewritten"""
 
     call: GovernedCall
@@ -127,27 +126,27 @@ class RewriteAnswer(NamedTuple):
     body: bytes
 
 
-class BeginStream(NamedTuple):
+class BeginStream(Value, frozen=True):
     """Send status line and headers to the caller. → Done"""
 
     status: int
     headers: HeaderPairs
 
 
-class RelayAnswer(NamedTuple):
+class RelayAnswer(Value, frozen=True):
     """Pass the rest of the answer on, after what was read of it, without its terminator. → AnswerRelayed"""
 
     prefix: bytes
     max_bytes: int
 
 
-class EndStream(NamedTuple):
+class EndStream(Value, frozen=True):
     """End the caller's answer: properly, or cut without its terminator. → Done"""
 
     complete: bool
 
 
-class Pause(NamedTuple):
+class Pause(Value, frozen=True):
     """Wait before a retry. → Done"""
 
     seconds: float

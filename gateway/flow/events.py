@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from gateway.approvals.model import Approval
 from gateway.edge.headers import HeaderPairs
@@ -12,46 +12,47 @@ from gateway.errors import GateMisuse
 from gateway.flow.commands import Command
 from gateway.store.port import KeyClaim, StoredAnswer, SwitchRow
 from pdp.decided import Decided
+from pdp.value import Value
 
 
-class BodyRead(NamedTuple):
+class BodyRead(Value, frozen=True):
     """The request body, whole."""
 
     body: bytes
 
 
-class Identified(NamedTuple):
+class Identified(Value, frozen=True):
     """Who asks."""
 
     subject: Subject
 
 
-class SwitchesRead(NamedTuple):
+class SwitchesRead(Value, frozen=True):
     """The switches that are set. `stands`: the bundle that was named is in force and may decide."""
 
     switches: tuple[SwitchRow, ...]
     stands: bool = True
 
 
-class ClaimRead(NamedTuple):
+class ClaimRead(Value, frozen=True):
     """What is known of an idempotency key, if anything."""
 
     claim: KeyClaim | None
 
 
-class AnswerLoaded(NamedTuple):
+class AnswerLoaded(Value, frozen=True):
     """A stored answer, if it is still kept."""
 
     answer: StoredAnswer | None
 
 
-class PolicyAnswered(NamedTuple):
+class PolicyAnswered(Value, frozen=True):
     """A decision."""
 
     decided: Decided
 
 
-class ApprovalRead(NamedTuple):
+class ApprovalRead(Value, frozen=True):
     """An approval as it stands, when that was, and whether the caller is still there."""
 
     approval: Approval
@@ -59,13 +60,13 @@ class ApprovalRead(NamedTuple):
     caller_connected: bool = True
 
 
-class RecordAppended(NamedTuple):
+class RecordAppended(Value, frozen=True):
     """A record is durable."""
 
     seq: int
 
 
-class AnswerBegan(NamedTuple):
+class AnswerBegan(Value, frozen=True):
     """The upstream's status line and headers are here; hop-by-hop headers and cookies are already gone.
 
     `renewable`: the service refused a fetched credential, and another one will be fetched for the next attempt.
@@ -78,7 +79,7 @@ class AnswerBegan(NamedTuple):
     renewable: bool = False
 
 
-class DispatchFailed(NamedTuple):
+class DispatchFailed(Value, frozen=True):
     """No proper answer. `not_sent`: the service cannot have seen the call. Otherwise it may have acted."""
 
     kind: Literal["not_sent", "failed", "timeout"]
@@ -86,7 +87,7 @@ class DispatchFailed(NamedTuple):
     detail: str
 
 
-class AnswerRead(NamedTuple):
+class AnswerRead(Value, frozen=True):
     """The answer's body, or its first bytes when it is longer than asked for (`complete` is false).
 
     `leaked`: an injected secret stands in it.
@@ -97,14 +98,14 @@ class AnswerRead(NamedTuple):
     leaked: bool
 
 
-class AnswerRewritten(NamedTuple):
+class AnswerRewritten(Value, frozen=True):
     """The answer as the caller may see it."""
 
     headers: HeaderPairs
     body: bytes
 
 
-class AnswerRelayed(NamedTuple):
+class AnswerRelayed(Value, frozen=True):
     """How much was passed on, its SHA-256 (hex), and why it was cut, if it was."""
 
     length: int
@@ -112,7 +113,7 @@ class AnswerRelayed(NamedTuple):
     cut: str | None
 
 
-class Done(NamedTuple):
+class Done(Value, frozen=True):
     """Nothing to say."""
 
 

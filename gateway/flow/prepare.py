@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from bundles.canonical import JsonValue
 from bundles.manifest import Action
@@ -28,6 +28,7 @@ from gateway.errors import Refusal
 from gateway.flow.commands import ReadBody, RedeemTicket, VerifyToken
 from gateway.flow.events import BodyRead, Flow, Identified, expect
 from gateway.flow.values import ApiRequest, FlowLimits, GovernedCall, Outbound, ProxyRequest, Trace
+from pdp.value import Value
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 HEADER_MAX_CHARACTERS: Final = 512
@@ -133,7 +134,7 @@ def prepare_proxy(
     )
 
 
-class _Stated(NamedTuple):
+class _Stated(Value, frozen=True):
     """What a call's head says of it beside the arguments."""
 
     content_type: str | None

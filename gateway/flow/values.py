@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from bundles.canonical import JsonValue
 from bundles.manifest import Action, ConnectorManifest
@@ -19,6 +19,7 @@ from gateway.edge.headers import HeaderPairs, Prefer, RequestHead
 from gateway.edge.identity import Subject
 from gateway.ledger.record import LogId
 from pdp.decided import Decided
+from pdp.value import Value
 
 Channel = Literal["proxy", "api"]
 
@@ -67,7 +68,7 @@ def _within(name: str, names: frozenset[str]) -> bool:
     return ANY in names or name in names
 
 
-class ProxyRequest(NamedTuple):
+class ProxyRequest(Value, frozen=True):
     """A request on ``/c/{instance}/…``: head, and the path below the instance as it came and decoded."""
 
     call_id: str
@@ -80,7 +81,7 @@ class ProxyRequest(NamedTuple):
     has_body: bool
 
 
-class ApiRequest(NamedTuple):
+class ApiRequest(Value, frozen=True):
     """A governed call in our own words (``POST /v1/calls``), its caller already identified."""
 
     call_id: str
@@ -96,7 +97,7 @@ class ApiRequest(NamedTuple):
     received_unix: float
 
 
-class Outbound(NamedTuple):
+class Outbound(Value, frozen=True):
     """What is sent: path and query as octets, headers by the manifest's allow-list, credentials not yet injected.
 
     `body` is None for a streamed body, which the driver passes on unread; then `streamed` is true.
@@ -110,7 +111,7 @@ class Outbound(NamedTuple):
     streamed: bool = False
 
 
-class GovernedCall(NamedTuple):
+class GovernedCall(Value, frozen=True):
     """A call that is identified, classified and whole: what policy sees, what is recorded, what is sent."""
 
     call_id: str
@@ -137,7 +138,7 @@ class GovernedCall(NamedTuple):
         return (self.subject.tenant, self.subject.workspace)
 
 
-class FlowContext(NamedTuple):
+class FlowContext(Value, frozen=True):
     """What the flow may look up in memory: limits, the HMAC key of a tenant, the chains of the bundle in force."""
 
     limits: FlowLimits
@@ -173,7 +174,7 @@ class Trace:
         return str(self.decided.decision.effect) if self.decided is not None else ""
 
 
-class Finished(NamedTuple):
+class Finished(Value, frozen=True):
     """How a call ended for its caller. `streamed` answers are already sent; then `body` is empty."""
 
     status: int

@@ -14,11 +14,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Final, Literal, NamedTuple, Never
+from typing import Any, Final, Literal, Never
 
 import orjson
 
 from gateway.errors import GateMisuse
+from pdp.value import Value
 
 LogId = tuple[str, str]
 """(tenant, workspace): each has its own chain."""
@@ -65,7 +66,7 @@ Part = Mapping[str, object] | Canonical
 """A member of a record: a value, or the bytes it has in every record."""
 
 
-class RecordDraft(NamedTuple):
+class RecordDraft(Value, frozen=True):
     """What the caller says; the writer adds `v`, `seq`, `prev`, `hlc`, `wall` and `node`.
 
     `ids` holds `call`, `approval`, `dispatch`, `attempt` as far as they exist, `call` is the first of them again, for
@@ -87,7 +88,7 @@ class RecordDraft(NamedTuple):
     call: str = ""
 
 
-class FrozenRecord(NamedTuple):
+class FrozenRecord(Value, frozen=True):
     """A draft that passed the profile, encoded but for the four members that the transaction decides."""
 
     log: LogId
@@ -98,7 +99,7 @@ class FrozenRecord(NamedTuple):
     tail: bytes
 
 
-class Position(NamedTuple):
+class Position(Value, frozen=True):
     """Where a record stands: its number and predecessor in the log, hybrid clock (ms, counter) and wall time (ms)."""
 
     seq: int
@@ -107,7 +108,7 @@ class Position(NamedTuple):
     wall: int
 
 
-class Appended(NamedTuple):
+class Appended(Value, frozen=True):
     """A durable record: its log, number (from 0) and leaf hash (hex)."""
 
     log: LogId
@@ -159,18 +160,19 @@ def canonical_record_json(value: object) -> bytes:
 
 def freeze(draft: RecordDraft, *, node: str) -> FrozenRecord:
     """Check a draft and encode all of it that is known before the transaction. Errors: `RecordMalformed`."""
-    log, kind, ids, subject, action, decision, policy, digests, actor, mode, call = draft
+    log, kind, ids, call, decision = draft.log, draft.kind, draft.ids, draft.call, draft.decision
     if not call and not isinstance(ids, Canonical):
         named = ids.get("call", "")
         call = named if isinstance(named, str) else ""
     head = b'{"action":%b,"actor":%b,"decision":%b,"digests":%b' % (
-        canonical(action),
-        canonical_text(actor),
+        canonical(draft.action),
+        canonical_text(draft.actor),
         b"null" if decision is None else canonical(decision),
-        canonical(digests),
+        canonical(draft.digests),
     )
-    middle = b'"ids":%b,%b,"policy":%b' % (canonical(ids), _place(log, kind, mode, node), canonical(policy))
-    frozen = FrozenRecord(log, kind, call, head, middle, b'"subject":' + canonical(subject))
+    place, policy = _place(log, kind, draft.mode, node), canonical(draft.policy)
+    middle = b'"ids":%b,%b,"policy":%b' % (canonical(ids), place, policy)
+    frozen = FrozenRecord(log, kind, call, head, middle, b'"subject":' + canonical(draft.subject))
     size = len(frozen.head) + len(frozen.middle) + len(frozen.tail) + _SPLICE_MAX_BYTES
     if size > RECORD_MAX_BYTES:
         raise RecordMalformed("record_too_large", f"{size} of {RECORD_MAX_BYTES} bytes")

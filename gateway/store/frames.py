@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
+from msgspec.structs import astuple
 
 from gateway.approvals import model
 from gateway.errors import GateMisuse
@@ -89,13 +90,13 @@ def decode_opening(payload: bytes) -> Opening:
 
 def encode_batch(items: Sequence[BatchItem]) -> bytes:
     """A frame of records and effects; a record goes as a plain tuple."""
-    return framed(pickle.dumps([(tuple(item.record), item.effects) for item in items], 5))
+    return framed(pickle.dumps([(astuple(item.record), item.effects) for item in items], 5))
 
 
 def decode_batch(payload: bytes) -> list[BatchItem]:
     """Errors: `pickle.UnpicklingError` for a type that is none of the port's."""
     parts: list[tuple[Any, tuple[StoreEffect, ...]]] = _Values(io.BytesIO(payload)).load()
-    return [BatchItem(FrozenRecord._make(record), effects) for record, effects in parts]
+    return [BatchItem(FrozenRecord(*record), effects) for record, effects in parts]
 
 
 class _Values(pickle.Unpickler):

@@ -31,11 +31,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, Protocol
 
 from gateway.approvals.model import Approval, ApprovalState
 from gateway.errors import GateError, GateUnavailable
 from gateway.ledger.record import Appended, FrozenRecord, LogId, canonical_record_json
+from pdp.value import Value
 
 ANSWER_MAX_BYTES: Final = 1 << 20
 KEPT_INPUT_MAX_BYTES: Final = 256 << 10
@@ -79,7 +80,7 @@ class StoreConflict(GateError):
         self.approval = approval
 
 
-class StoredAnswer(NamedTuple):
+class StoredAnswer(Value, frozen=True):
     """An upstream's answer kept for a repeat; encrypted at rest under the tenant's key, at most `ANSWER_MAX_BYTES`."""
 
     status: int
@@ -312,7 +313,7 @@ StoreEffect = (
 )
 
 
-class BatchItem(NamedTuple):
+class BatchItem(Value, frozen=True):
     """One record and the effects that live or die with it."""
 
     record: FrozenRecord

@@ -125,6 +125,7 @@ PURE: frozenset[str] = frozenset(
     pdp.replay
     pdp.simulate
     pdp.trace
+    pdp.value
     pdp.vocabulary
     pdp.wasm.answer
     pdp.wasm.builtins.addresses
