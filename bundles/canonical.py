@@ -26,6 +26,7 @@ _INEXACT_LITERAL = re.compile(rb"[0-9][.eE]|[0-9]{16}|-0")
 _FLOAT_OR_WIDE = re.compile(rb"[0-9][.eE]|[0-9]{16}")
 _ASTRAL = re.compile(rb"[\xf0-\xf4]")
 _CONTAINERS = frozenset((dict, list))
+_PLAIN_KINDS = frozenset((str, bool, type(None)))
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _PLAIN = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
@@ -66,8 +67,7 @@ def parse_strict(raw: bytes, *, max_bytes: int = 1 << 20, max_depth: int = 64) -
         type(value) is dict
         and len(value) == raw.count(b":")
         and max_depth
-        and _CONTAINERS.isdisjoint(map(type, value.values()))
-        and not _WIDE_NUMBER.search(raw)
+        and (is_flat(value) or (_CONTAINERS.isdisjoint(map(type, value.values())) and not _WIDE_NUMBER.search(raw)))
     ):
         return value  # one flat object, whose every colon is a member that was kept
     skeleton = _skeleton(raw, max_depth)
@@ -118,10 +118,25 @@ def canonical_json(value: JsonValue) -> bytes:
         fast = orjson.dumps(value, option=_PLAIN)
     except TypeError as refused:
         return _canonical_slow(value, refused)
-    if b"null" in fast or _FLOAT_OR_WIDE.search(fast) or (not fast.isascii() and _ASTRAL.search(fast)):
-        # A float needs ECMAScript's form, an astral key UTF-16 order, and orjson writes NaN as null.
+    # A float needs ECMAScript's form, an astral key UTF-16 order, and orjson writes NaN as null.
+    odd_number = not is_flat(value) and (b"null" in fast or _FLOAT_OR_WIDE.search(fast))
+    if odd_number or (not fast.isascii() and _ASTRAL.search(fast)):
         return _canonical_slow(value, None)
     return fast
+
+
+def is_flat(value: object) -> bool:
+    """Whether a value is an object of one level with nothing but texts, booleans, nulls and safe integers: one that every
+    reader and writer understands alike, and that needs no other look at its numbers."""
+    if type(value) is not dict:
+        return False
+    for name, item in value.items():
+        if type(name) is not str:
+            return False
+        kind = type(item)
+        if kind not in _PLAIN_KINDS and (kind is not int or not -SAFE_INTEGER_MAX <= item <= SAFE_INTEGER_MAX):
+            return False
+    return True
 
 
 def opa_canonical(raw: bytes) -> bytes:

@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
+from bundles.canonical import is_flat
 from pdp.errors import InputRefused
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def encode_input(policy_input: PolicyInput) -> bytes:
             before,
             _dumped(resource.id),
             after,
-            _dumped(asked.args if _is_plain(asked.args) else _checked(asked.args, 2)),
+            _dumped(asked.args if is_flat(asked.args) else _checked(asked.args, 2)),
             b',"context":',
             _context(asked),
             b"}",
@@ -150,7 +151,7 @@ def _context(asked: PolicyInput) -> bytes:
         parts += (b',"ticket":', _dumped(asked.ticket))
     for name, value in ((b"run", asked.run), (b"approval", asked.approval), (b"request", asked.request)):
         if value is not None:
-            parts.append(b',"%b":%b' % (name, _dumped(value if _is_plain(value) else _checked(value, 3))))
+            parts.append(b',"%b":%b' % (name, _dumped(value if is_flat(value) else _checked(value, 3))))
     parts.append(b"}")
     return b"".join(parts)
 
@@ -175,19 +176,6 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as unknown:
         raise InputRefused(f"unknown time zone {name!r}") from unknown
-
-
-def _is_plain(document: object) -> bool:
-    """Whether a document can be written as it stands: one level of texts, booleans, nulls and safe integers."""
-    if type(document) is not dict:
-        return False
-    for name, value in document.items():
-        if type(name) is not str:
-            return False
-        kind = type(value)
-        if kind not in _UNCHANGED and (kind is not int or not -INTEGER_MAX <= value <= INTEGER_MAX):
-            return False
-    return True
 
 
 def _checked(document: Mapping[str, Any], depth: int) -> dict[str, Any]:
