@@ -10,9 +10,9 @@ UV ?= uv
 LOCK := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11
 EXTRAS := envoy s3
 NODE_DIR := tests/e2e/node
-# What they try are processes of their own, which would not run under -O. Waiting is most of their time, so their modules
+# What they try are processes of their own, which would not run under -O. Waiting is much of their time, so their modules
 # are shared out over runs side by side.
-OWN_PROCESSES := tests/e2e tests/integration tests/agreement
+OWN_PROCESSES := tests/e2e tests/integration tests/agreement tests/cli tests/examples tests/soak
 SHARES := 1 2 3
 SHARED_RUNS := $(SHARES:%=processes-%)
 

@@ -10,13 +10,15 @@ import gc
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from types import ModuleType
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
 _COMMANDS: Final = ("init", "token", "call", "doctor")
 _GROUPS: Final = ("gateway", "bundle", "policy", "approvals", "ledger", "switch")
+_VERSION: Final = "--version"
 
 
 def command_line(arguments: Sequence[str]) -> typer.Typer:
@@ -30,7 +32,8 @@ def command_line(arguments: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_root)
     wanted = arguments[0] if arguments else ""
-    nouns = (wanted,) if wanted in (*_COMMANDS, *_GROUPS) else (*_COMMANDS, *_GROUPS)
+    every = (*_COMMANDS, *_GROUPS)
+    nouns = (wanted,) if wanted in every else () if wanted == _VERSION else every
     for noun in nouns:
         module = _loaded(f"cli.{noun}")
         if noun in _GROUPS:
@@ -54,7 +57,17 @@ def _loaded(name: str) -> ModuleType:
         gc.enable()
 
 
-def _root() -> None:
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tidegate {version('tidegate')}")
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool, typer.Option(_VERSION, callback=_say_version, is_eager=True, help="Say which version this is, and end.")
+    ] = False,
+) -> None:
     """The gate between software that acts and everything it acts on."""
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cli.main import command_line
 from tests.e2e.harness import ROOT, child_environment
@@ -49,6 +51,13 @@ def test_command_line_offers_every_noun_when_none_is_named(arguments: list[str])
     there = {path.stem for path in (Path(ROOT) / "cli").glob("*.py")}
     assert groups | commands <= there
     assert {"gateway", "ledger", "approvals"} <= groups and {"init", "token", "call", "doctor"} <= commands
+
+
+def test_version_is_the_installed_ones_and_loads_no_noun() -> None:
+    app = command_line(["--version"])
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"tidegate {version('tidegate')}\n")
+    assert not app.registered_groups and not app.registered_commands
 
 
 def test_command_line_leaves_the_collector_running() -> None:
