@@ -1,4 +1,4 @@
-"""The gate against a bare reverse proxy and the target itself, in alternating rounds of one run.
+"""The gate against bare reverse proxies and the target itself, in alternating rounds of one run.
 
 Read: one record before the answer. Write: intent before sending, outcome before the answer. Both with a JSON body, policy,
 schema, a flushed ledger. A figure is the median of the rounds; only ratios inside one run mean anything.
@@ -24,6 +24,8 @@ from tests.e2e.harness import ROOT, GateProcess, child_environment, free_port
 OPEN_LOOP_SHARE = 0.5
 CONCURRENCIES = (64, 16, 1)
 """The first keeps the gate busy all the time, so that its throughput shows; Envoy is compared at the others."""
+BARE = ("floor", "application")
+"""The bare proxies of `benchmarks.servers`: as lean as the stack allows, and as people usually write one."""
 Address = tuple[str, int]
 
 
@@ -81,17 +83,18 @@ async def _scheduled(
 
 def run(rounds: int, seconds: float) -> dict[str, object]:
     """Measure, print and write; the document that was written."""
-    with tempfile.TemporaryDirectory() as folder, server("target") as target, server("floor", target[1]) as floor:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        target = stack.enter_context(server("target"))
+        bare = {kind: stack.enter_context(server(kind, target[1])) for kind in BARE}
         directory = measured_directory(Path(folder) / "gate", f"http://{target[0]}:{target[1]}")
         with GateProcess.start(directory) as gate:
             token = gate.token("triage-bot", "triage")
             parts = urlsplit(gate.url)
             here = str(parts.hostname), int(parts.port or 0)
-            sides = {
-                "direct": (target, prepared(target, "", token)),
-                "floor": (floor, prepared(floor, "", token)),
-                "gate": (here, prepared(here, f"/c/{CONNECTOR}", token)),
-            }
+            sides = {"direct": (target, prepared(target, "", token))}
+            sides |= {kind: (address, prepared(address, "", token)) for kind, address in bare.items()}
+            sides["gate"] = (here, prepared(here, f"/c/{CONNECTOR}", token))
             document: dict[str, object] = {}
             for concurrency in CONCURRENCIES:
                 samples = uvloop.run(rounds_of(sides, concurrency, rounds, seconds))
@@ -109,8 +112,11 @@ def run(rounds: int, seconds: float) -> dict[str, object]:
 
 
 def add_ratios(rows: dict[str, dict[str, float]]) -> None:
-    """Add to each row what it is of the bare proxy's throughput and what it adds to its median."""
+    """Add to each row what it is of each bare proxy's throughput, where that ran, and what it adds to the floor's median."""
     for name, row in rows.items():
-        floor = rows[f"floor {name.split()[1]}"]
-        row["of_floor"] = round(row["achieved_per_second"] / max(floor["achieved_per_second"], 0.001), 3)
-        row["added_p50_ms"] = round(row["p50_ms"] - floor["p50_ms"], 3)
+        kind = name.split()[1]
+        for bare in BARE:
+            if f"{bare} {kind}" in rows:
+                rate = rows[f"{bare} {kind}"]["achieved_per_second"]
+                row[f"of_{bare}"] = round(row["achieved_per_second"] / max(rate, 0.001), 3)
+        row["added_p50_ms"] = round(row["p50_ms"] - rows[f"floor {kind}"]["p50_ms"], 3)

@@ -1,7 +1,9 @@
-"""The two processes a measurement stands on: a target that answers at once, and the floor, a bare reverse proxy.
+"""The processes a measurement stands on: a target that answers at once, and two bare reverse proxies.
 
-`python -m benchmarks.servers target PORT` or `… floor PORT TARGET_PORT`. The floor does what any reverse proxy on this
-stack must do (one client session, headers copied, body streamed) and nothing else: no policy, no record.
+`python -m benchmarks.servers target PORT`, `… floor PORT TARGET_PORT` or `… application PORT TARGET_PORT`. The floor does
+what any reverse proxy on this stack must do (one client session, headers copied, body streamed) and nothing else: no
+policy, no record, and not even routes, as it stands on aiohttp's low-level server. The application does the same as
+people usually write it: a `web.Application` with one route.
 """
 
 from __future__ import annotations
@@ -44,6 +46,14 @@ def _proxy(session: aiohttp.ClientSession, target: str) -> web.Server:
     return web.Server(forward)
 
 
+def _runner(kind: str, proxy: web.Server) -> web.BaseRunner:
+    if kind == "floor":
+        return web.ServerRunner(proxy)
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", proxy.request_handler)
+    return web.AppRunner(application, access_log=None)
+
+
 async def _serve(kind: str, port: int, target_port: int) -> None:
     if kind == "target":
         runner = web.ServerRunner(web.Server(_answer))
@@ -53,10 +63,10 @@ async def _serve(kind: str, port: int, target_port: int) -> None:
     async with aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
     ) as session:
-        await _listen(web.ServerRunner(_proxy(session, f"http://{HOST}:{target_port}")), port)
+        await _listen(_runner(kind, _proxy(session, f"http://{HOST}:{target_port}")), port)
 
 
-async def _listen(runner: web.ServerRunner, port: int) -> None:
+async def _listen(runner: web.BaseRunner, port: int) -> None:
     await runner.setup()
     await web.TCPSite(runner, HOST, port).start()
     print("ready", flush=True)
