@@ -113,16 +113,21 @@ class BundleVerifier:
             return self._asked_alone(question, read)
 
     def _asked_alone(self, question: tuple[bytes, ...], read: Callable[[dict[str, Any], list[bytes]], T]) -> T:
-        child = self._started()
-        late = threading.Timer(self._check_seconds, child.kill)
-        late.daemon = True
-        late.start()
+        child, is_late = self._started(), threading.Event()
+
+        def end_late() -> None:
+            is_late.set()  # first: whoever sees that the child is gone asks why
+            child.kill()
+
+        timer = threading.Timer(self._check_seconds, end_late)
+        timer.daemon = True
+        timer.start()
         try:
             return read(*_exchanged(child, question))
         except (OSError, FrameMalformed) as failed:
-            raise BundleUnavailable(FAILED, self._reason(_left(child), late.finished.is_set(), failed)) from failed
+            raise BundleUnavailable(FAILED, self._reason(_left(child), is_late.is_set(), failed)) from failed
         finally:
-            late.cancel()
+            timer.cancel()
             _left(child)
             with self._changing:
                 self._child = None
