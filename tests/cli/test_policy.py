@@ -13,8 +13,8 @@ import pytest
 
 from tests.e2e.candidates import comparing_gate
 from tests.e2e.harness import GateProcess, StandIns, edit_config, free_port, tidegate
-from tests.gateway.api.test_simulate import DELETE, await_items, denied_call, whole
-from tests.gateway.api.test_v1 import INCIDENTS, send
+from tests.integration.test_simulate import DELETE, await_items, denied_call, whole
+from tests.integration.test_v1 import INCIDENTS, send
 
 TYPED = ("--action", "servicenow.incident.delete", "--arg", "sys_id=01000000000000000000000000000001")
 

@@ -23,6 +23,8 @@ from typing import Any
 
 import yaml
 
+from cli.token import make_token
+from gateway.config import load_config
 from gateway.store.port import STORE_PROCESS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -243,16 +245,12 @@ class GateProcess:
         return self.directory / "tidegate.yaml"
 
     def token(self, subject: str, *roles: str, environment: str = "test", tenant: str = "acme") -> str:
-        """A development token, made by the command line once and kept."""
+        """A development token as `tidegate token` makes it, made once and kept."""
         key = (subject, environment, tenant, *roles)
         if key not in self._tokens:
-            wanted = ["--subject", subject, "--tenant", tenant, "--workspace", "ops", "--environment", environment]
-            for role in roles:
-                wanted += ["--role", role]
-            done = tidegate("token", "--config", str(self.config), *wanted)
-            if done.returncode:
-                raise StartFailed(f"tidegate token: {done.stdout}{done.stderr}")
-            self._tokens[key] = done.stdout.strip()
+            configured = load_config(self.config.read_text(encoding="utf-8"), self.directory, child_environment())
+            claims = {"sub": subject, "tenant": tenant, "workspace": "ops", "environment": environment, "roles": roles}
+            self._tokens[key] = make_token(configured, claims, lifetime_seconds=3600, now=int(time.time()))
         return self._tokens[key]
 
     def instance(self, name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.harness import GateProcess, StandIns, init_directory, point_at_stand_ins, read_config, tidegate
 from tests.e2e.rulebook import add_rules
-from tests.gateway.api.test_v1 import INCIDENT, INCIDENTS, send
+from tests.integration.test_v1 import INCIDENT, INCIDENTS, send
 
 CACHE = '\ncache contains {"seconds": 300} if input.subject.id in {"keeper", "other"}\n'
 CLOCK = '\ndeny contains "never on such a day" if input.context.clock.weekday == "Caturday"\n'

@@ -16,7 +16,7 @@ import pytest
 from gateway.api.opa_events import UNPACKED_MAX_BYTES
 from tests.e2e.collectors import until
 from tests.e2e.harness import GateProcess, free_port, tidegate
-from tests.gateway.api.test_v1 import Answered, send
+from tests.integration.test_v1 import Answered, send
 
 POLICY = """package app
 default allow := false

@@ -18,7 +18,7 @@ from tests.e2e.harness import (
     point_at_stand_ins,
     read_config,
 )
-from tests.gateway.api.test_v1 import INCIDENT, INCIDENTS, send
+from tests.integration.test_v1 import INCIDENT, INCIDENTS, send
 
 
 @pytest.fixture

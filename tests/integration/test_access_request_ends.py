@@ -25,7 +25,7 @@ from gateway.operations.log import LineLog
 from tests.e2e.calling import until
 from tests.e2e.harness import GateProcess, edit_config, free_port, init_directory, tidegate
 from tests.e2e.rulebook import add_rules
-from tests.gateway.api.asking_people import (
+from tests.integration.asking_people import (
     REQUESTS,
     URN,
     again,
@@ -38,8 +38,8 @@ from tests.gateway.api.asking_people import (
     task,
     vote,
 )
-from tests.gateway.api.test_authzen import EVALUATION
-from tests.gateway.api.test_v1 import send
+from tests.integration.test_authzen import EVALUATION
+from tests.integration.test_v1 import send
 
 RULES = """# What people are asked for in the tests of access requests.
 package policies.authzen

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from tests.e2e.harness import GateProcess, tidegate
-from tests.gateway.api.test_authzen import EVALUATION, EVALUATIONS
-from tests.gateway.api.test_v1 import INCIDENT, INCIDENTS, Answered, send
+from tests.integration.test_authzen import EVALUATION, EVALUATIONS
+from tests.integration.test_v1 import INCIDENT, INCIDENTS, Answered, send
 
 UPDATE = "servicenow.incident.update"
 AGENT = {"type": "agent", "id": "bot", "properties": {"roles": ["triage"]}}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.e2e.harness import GateProcess
-from tests.gateway.api.test_authzen import EVALUATION
-from tests.gateway.api.test_v1 import INCIDENT, Answered, send
+from tests.integration.test_authzen import EVALUATION
+from tests.integration.test_v1 import INCIDENT, Answered, send
 
 REQUESTS = "/access/v1/requests"
 URN = "urn:openid:authzen:access-request:error:"

@@ -13,7 +13,7 @@ import pytest
 from gateway.api.authzen_mapping import EVALUATIONS_MAX
 from tests.e2e.harness import GateProcess, edit_config, init_directory, read_config
 from tests.e2e.rulebook import add_rules
-from tests.gateway.api.authzen_decisions import (
+from tests.integration.authzen_decisions import (
     ACTIVE,
     ADMIN,
     ALICE,
@@ -27,7 +27,7 @@ from tests.gateway.api.authzen_decisions import (
     record_question,
     todo_decisions,
 )
-from tests.gateway.api.test_v1 import Answered, send
+from tests.integration.test_v1 import Answered, send
 
 RULES = Path(__file__).parent / "authzen_rules"
 EVALUATION = "/access/v1/evaluation"

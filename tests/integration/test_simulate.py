@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.candidates import comparing_gate
 from tests.e2e.harness import GateProcess, StandIns, edit_config, read_config
-from tests.gateway.api.test_v1 import INCIDENT, INCIDENTS, Answered, send
+from tests.integration.test_v1 import INCIDENT, INCIDENTS, Answered, send
 
 OWN_TYPE = "user"
 """The development issuer's subjects are people."""

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.calling import counted, logged
 from tests.e2e.harness import GateProcess, tidegate
-from tests.gateway.api.asking_people import (
+from tests.integration.asking_people import (
     REQUESTS,
     URN,
     again,
@@ -26,9 +26,9 @@ from tests.gateway.api.asking_people import (
     update,
     vote,
 )
-from tests.gateway.api.test_authzen import EVALUATIONS, METADATA
-from tests.gateway.api.test_v1 import INCIDENT, INCIDENTS, Answered, send
-from tests.gateway.api.test_v1 import held as held_call
+from tests.integration.test_authzen import EVALUATIONS, METADATA
+from tests.integration.test_v1 import INCIDENT, INCIDENTS, Answered, send
+from tests.integration.test_v1 import held as held_call
 
 WAIT_SECONDS = 30.0
 
