@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Held calls: list, show, approve, deny, watch.")
 WATCH_PAUSE_SECONDS = 2.0
+ACCESS_REQUEST = "access request"
+"""What a list calls one, on a line of its own that no narrow terminal folds."""
 
 
 def _list(client: GateClient, state: str, *, as_json: bool) -> dict[str, Any]:
@@ -35,14 +37,15 @@ def _table(console: Console, items: list[dict[str, Any]]) -> None:
     table = Table()
     longest = max(len(shown(item["id"])) for item in items)
     table.add_column("approval", no_wrap=True, min_width=longest)  # to be copied: never folded, whatever the width
-    for heading in ("action", "asked by", "decide by"):
+    table.add_column("action", overflow="fold", min_width=len(ACCESS_REQUEST))
+    for heading in ("asked by", "decide by"):
         table.add_column(heading, overflow="fold")
     for item in items:
         subject = item.get("subject")
         who = subject.get("id", subject) if isinstance(subject, dict) else subject
         state, instance = shown(item["state"]), shown(item["instance"])
         called = f"{shown(item['action'])}\non {instance}"
-        what = f"access request\n{shown(_question(item))}" if _is_access_request(item) else called
+        what = f"{ACCESS_REQUEST}\n{shown(_question(item))}" if _is_access_request(item) else called
         table.add_row(
             f"{shown(item['id'])}\n{state}",
             what,

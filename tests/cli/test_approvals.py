@@ -71,3 +71,11 @@ def test_detail_is_that_of_a_call_when_no_kind_is_said() -> None:
     stream = io.StringIO()
     _detail(Console(file=stream, width=400), {**ITEM, "action_digest": "sha256:00"})
     assert "access request" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "decide_by", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00.000000Z"]
+)
+def test_list_names_an_access_request_in_one_piece_when_its_other_columns_are_as_wide_as(decide_by: str) -> None:
+    for subject in ("ann", "flow", ITEM["subject"]):
+        assert "access request" in _printed(80, [{**REQUEST, "decide_by": decide_by, "subject": subject}])
