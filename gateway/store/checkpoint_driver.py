@@ -41,11 +41,16 @@ class Checkpointer:
         self._connect = connect
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store-checkpoint", daemon=True)
+        self._connection: sqlite3.Connection | None = None
         self.finish_due = False
         self.failure: StoreUnavailable | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Open the file, now that it is known to be the right one, and begin. Errors: `StoreUnavailable`."""
+        try:
+            self._connection = self._connect()
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
         self._thread.start()
 
     def stop(self) -> None:
@@ -53,20 +58,17 @@ class Checkpointer:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _run(self) -> None:
+        connection = self._connection
         try:
-            connection = self._connect()
-        except sqlite3.Error as error:
-            self.failure = unavailable(error)
-            return
-        try:
-            while not self._stop.wait(self._interval_seconds):
+            while connection is not None and not self._stop.wait(self._interval_seconds):
                 self._copy(connection)
         except sqlite3.Error as error:
             self.failure = unavailable(error)
-        finally:
-            connection.close()
 
     def _copy(self, connection: sqlite3.Connection) -> None:
         size = self._log_bytes()

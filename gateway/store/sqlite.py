@@ -118,8 +118,8 @@ class SqliteAppender:
     def append_batch(self, items: Sequence[BatchItem]) -> list[BatchResult]:
         """Commit a batch; see the port."""
         connection, effects = self._opened()
-        self._check_checkpointer(connection)
         self._guard.check_file()
+        self._check_checkpointer(connection)
         low = self._guard.is_low()
         batch = _Batch(self._clock())
         try:
@@ -139,8 +139,8 @@ class SqliteAppender:
     def tidy(self) -> None:
         """Check the file and the room, drop what has expired; see the port."""
         connection, _ = self._opened()
-        self._check_checkpointer(connection)
         self._guard.check_file()
+        self._check_checkpointer(connection)
         if self._guard.is_low():
             raise StoreUnavailable("disk_low", "free disk is below the low-water mark")
         now = self._clock()

@@ -109,13 +109,24 @@ def test_checkpointer_goes_on_when_the_disk_is_full_for_now(database: tuple[Path
     assert not checkpointer.finish_due
 
 
-def test_checkpointer_reports_a_failure_when_it_cannot_connect(tmp_path: Path) -> None:
+def test_checkpointer_does_not_start_when_it_cannot_connect(tmp_path: Path) -> None:
     checkpointer = Checkpointer(tmp_path / "t.db", lambda: connect_sqlite(tmp_path / "absent" / "t.db"))
-    checkpointer.start()
-    until(lambda: checkpointer.failure is not None)
+    with pytest.raises(StoreUnavailable, match="store_missing"):
+        checkpointer.start()
     checkpointer.stop()
-    assert checkpointer.failure is not None
-    assert checkpointer.failure.code == "store_missing"
+
+
+def test_checkpointer_touches_no_other_file_when_its_own_was_moved_before_its_first_look(
+    database: tuple[Path, sqlite3.Connection],
+) -> None:
+    path, writer = database
+    checkpointer = Checkpointer(path, lambda: connect_sqlite(path), interval_seconds=0.01, copy_at_bytes=0)
+    checkpointer.start()
+    path.rename(path.with_name("moved.db"))
+    writer.execute("INSERT INTO t VALUES (zeroblob(20000))")
+    time.sleep(0.05)
+    checkpointer.stop()
+    assert not path.exists()
 
 
 def test_checkpointer_sees_no_log_when_there_is_none(tmp_path: Path) -> None:
