@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundles.canonical import StrictJsonError, canonical_json, opa_canonical, parse_strict, strict_and_canonical
+from bundles.canonical import (
+    SAFE_INTEGER_MAX,
+    StrictJsonError,
+    canonical_json,
+    is_flat,
+    opa_canonical,
+    parse_strict,
+    strict_and_canonical,
+)
 
 REFUSED = {
     "a duplicate key": (b'{"a":1,"a":2}', "duplicate_key", "/a"),
@@ -247,3 +255,25 @@ def test_parse_strict_refuses_when_one_object_is_a_level_too_deep(raw: bytes, de
         parse_strict(raw, max_depth=depth)
     assert refused.value.code == "too_deep"
     assert parse_strict(raw, max_depth=depth + 1) == json.loads(raw)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param({}, True, id="an empty object"),
+        pytest.param(
+            {"a": "1.5", "b": True, "c": None, "d": SAFE_INTEGER_MAX, "e": -SAFE_INTEGER_MAX}, True, id="plain"
+        ),
+        pytest.param({"a": SAFE_INTEGER_MAX + 1}, False, id="a wide integer"),
+        pytest.param({"a": -SAFE_INTEGER_MAX - 1}, False, id="a wide negative integer"),
+        pytest.param({"a": 1.0}, False, id="a float"),
+        pytest.param({"a": math.nan}, False, id="no number"),
+        pytest.param({"a": []}, False, id="a list inside"),
+        pytest.param({"a": {}}, False, id="an object inside"),
+        pytest.param({1: "a"}, False, id="a key that is no text"),
+        pytest.param([("a", "b")], False, id="a list"),
+        pytest.param("a", False, id="a text"),
+    ],
+)
+def test_value_is_flat_when_it_is_one_object_of_plain_values(value: object, expected: bool) -> None:
+    assert is_flat(value) is expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -165,6 +166,21 @@ def test_child_is_ended_when_it_takes_too_long(pid_file: Path) -> None:
         checked(verifier, large.question())
     assert (failed.value.code, failed.value.detail) == (FAILED, "no answer within 1 s")
     assert not pid_file.exists() or is_gone(pid_of(pid_file))
+
+
+def test_child_that_was_ended_was_late_however_soon_its_end_is_seen(
+    pid_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = subprocess.Popen.kill
+
+    def kill_and_linger(child: subprocess.Popen[bytes]) -> None:
+        kill(child)
+        time.sleep(0.5)  # whoever waits for the answer sees the end meanwhile
+
+    monkeypatch.setattr(subprocess.Popen, "kill", kill_and_linger)
+    verifier = BundleVerifier(large_bytes=0, check_seconds=1.0, command=(*HANGS, str(pid_file)))
+    with pytest.raises(BundleUnavailable, match="no answer within 1 s"):
+        checked(verifier, large.question())
 
 
 def failing(verifier: BundleVerifier, failures: list[BundleUnavailable]) -> threading.Thread:

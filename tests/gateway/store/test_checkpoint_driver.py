@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,17 +117,18 @@ def test_checkpointer_does_not_start_when_it_cannot_connect(tmp_path: Path) -> N
     checkpointer.stop()
 
 
-def test_checkpointer_touches_no_other_file_when_its_own_was_moved_before_its_first_look(
-    database: tuple[Path, sqlite3.Connection],
-) -> None:
-    path, writer = database
-    checkpointer = Checkpointer(path, lambda: connect_sqlite(path), interval_seconds=0.01, copy_at_bytes=0)
+def test_checkpointer_has_opened_its_file_when_its_start_returns(database: tuple[Path, sqlite3.Connection]) -> None:
+    path, _writer = database
+    opened_by: list[threading.Thread] = []
+
+    def connect() -> sqlite3.Connection:
+        opened_by.append(threading.current_thread())
+        return connect_sqlite(path)
+
+    checkpointer = Checkpointer(path, connect)
     checkpointer.start()
-    path.rename(path.with_name("moved.db"))
-    writer.execute("INSERT INTO t VALUES (zeroblob(20000))")
-    time.sleep(0.05)
     checkpointer.stop()
-    assert not path.exists()
+    assert opened_by == [threading.current_thread()], "a thread of its own could meet another file at that path"
 
 
 def test_checkpointer_sees_no_log_when_there_is_none(tmp_path: Path) -> None:

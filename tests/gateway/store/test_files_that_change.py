@@ -112,3 +112,15 @@ def test_store_does_not_open_when_its_schema_is_of(version: int, tmp_path: Path,
         again.open_writer()
     again.close_writer()
     assert (caught.value.code, caught.value.fatal) == ("store_version", True)
+
+
+@pytest.mark.parametrize("act", [_append, SqliteAppender.tidy], ids=["an append", "tidying"])
+def test_replaced_file_is_told_before_what_its_checkpoints_met(
+    act: Callable[[SqliteAppender], object], appender: SqliteAppender, tmp_path: Path
+) -> None:
+    assert appender._checkpointer is not None
+    appender._checkpointer.failure = StoreUnavailable("store_io_error", "by the test", fatal=True)
+    (tmp_path / "tidegate.db").rename(tmp_path / "moved.db")
+    assert _code(lambda: act(appender)) == "store_replaced"
+    (tmp_path / "moved.db").rename(tmp_path / "tidegate.db")
+    assert _code(lambda: act(appender)) == "store_io_error"
