@@ -34,8 +34,6 @@ operations := {
 		"tidegate.switch.clear",
 		"tidegate.simulate.run",
 		"tidegate.shadow.read",
-		"tidegate.metrics.read",
-		"tidegate.ledger.read",
 	}),
 	"auditor": {
 		"tidegate.call.read",
@@ -47,8 +45,6 @@ operations := {
 		"tidegate.simulate.rules",
 		"tidegate.shadow.read",
 		"tidegate.replay.run",
-		"tidegate.metrics.read",
-		"tidegate.ledger.read",
 	},
 	"enforcer": (requester | {
 		"tidegate.access.evaluate",
@@ -60,8 +56,6 @@ operations := {
 	},
 	"publisher": {
 		"tidegate.enforcement.read",
-		"tidegate.bundle.read",
-		"tidegate.bundle.publish",
 		"tidegate.simulate.run",
 		"tidegate.simulate.subject",
 		"tidegate.simulate.rules",

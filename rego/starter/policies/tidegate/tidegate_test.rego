@@ -34,8 +34,8 @@ test_only_operators_set_switches if {
 	}
 }
 
-test_auditors_read_the_ledger_and_change_nothing if {
-	granted("auditor", "tidegate.ledger.read")
+test_auditors_read_calls_and_change_nothing if {
+	granted("auditor", "tidegate.call.read")
 	every action in ["tidegate.switch.set", "tidegate.approval.withdraw", "tidegate.call.create"] {
 		not granted("auditor", action)
 	}
