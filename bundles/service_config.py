@@ -58,7 +58,7 @@ def _host(value: str) -> str:
 
 
 FileReference = Annotated[str, AfterValidator(_file)]
-SecretReference = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|vault:.+)$")]
+SecretReference = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")]
 
 
 class _Section(BaseModel):

@@ -43,7 +43,7 @@ _HEADER = """\
 
 
 def starter_config() -> dict[str, Any]:
-    """The configuration of a starter directory, as page 3 shows it."""
+    """The configuration of a starter directory, everything on loopback."""
     instances: dict[str, Any] = {}
     for name, port, path, kind in INSTANCES:
         instance: dict[str, Any] = {
@@ -59,7 +59,7 @@ def starter_config() -> dict[str, Any]:
         instance["allow_addresses"] = ["loopback"]
         instances[name] = instance
     return {
-        "listen": {"gate": "127.0.0.1:8080", "console": "127.0.0.1:8081", "metrics": "127.0.0.1:9090"},
+        "listen": {"gate": "127.0.0.1:8080", "metrics": "127.0.0.1:9090"},
         "store": "sqlite:///state/tidegate.db",
         "identity": {
             "issuers": [

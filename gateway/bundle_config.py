@@ -17,14 +17,18 @@ from bundles.freshness import TTL_DEFAULT_SECONDS, TTL_MAX_SECONDS, TTL_MIN_SECO
 from bundles.loopback import is_loopback
 from bundles.merged import RULEBOOK_ROOTS
 
-_REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|vault:.+)")
+_REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 
 Algorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
 
 
-def _reference(value: str) -> str:
+def secret_reference(value: str) -> str:
+    """The value, if it is a reference of a kind that can be read. Raises `ValueError`, which never repeats the value.
+
+    **Security**: what is no reference may be the secret itself.
+    """
     if not _REFERENCE.fullmatch(value):
-        raise ValueError("a secret stands only as env:NAME, file:PATH or vault:PATH, never inline")
+        raise ValueError("a secret stands only as env:NAME or file:PATH, never inline; no other kind is supported")
     return value
 
 
@@ -47,7 +51,7 @@ def _bundle_source(value: str) -> str:
     return value
 
 
-SecretReference = Annotated[str, AfterValidator(_reference)]
+SecretReference = Annotated[str, AfterValidator(secret_reference)]
 KeyFile = Annotated[str, AfterValidator(_key_file)]
 BundleSource = Annotated[str, AfterValidator(_bundle_source)]
 

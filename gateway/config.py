@@ -17,7 +17,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bundles.loopback import is_loopback
-from gateway.bundle_config import Bundle, check_bundles
+from gateway.bundle_config import Bundle, SecretReference, check_bundles, secret_reference
 from gateway.envoy.settings import ExtAuthz
 from gateway.export.settings import DecisionLog, check_decision_logs
 from gateway.hosts import own_hosts, with_port
@@ -27,7 +27,6 @@ ENVIRONMENT_PREFIX = "TIDEGATE_CONFIG__"
 CONFIG_MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
-_REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|vault:.+)")
 
 
 class ConfigError(Exception):
@@ -37,12 +36,6 @@ class ConfigError(Exception):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
-
-
-def _reference(value: str) -> str:
-    if not _REFERENCE.fullmatch(value):
-        raise ValueError("a secret stands only as env:NAME, file:PATH or vault:PATH, never inline")
-    return value
 
 
 def _source(value: str) -> str:
@@ -76,7 +69,6 @@ def _host_name(value: str) -> str:
     return value
 
 
-SecretReference = Annotated[str, AfterValidator(_reference)]
 SourceReference = Annotated[str, AfterValidator(_source)]
 ListenAddress = Annotated[str, AfterValidator(_listen)]
 HostName = Annotated[str, AfterValidator(_host_name)]
@@ -90,7 +82,6 @@ class Listen(_Section):
     """Addresses of the listeners, HOST:PORT; port 0 takes a free one. `hosts` are further names they are reached by."""
 
     gate: ListenAddress = "127.0.0.1:8080"
-    console: ListenAddress | None = "127.0.0.1:8081"
     metrics: ListenAddress | None = "127.0.0.1:9090"
     ext_authz: ExtAuthz | None = None
     hosts: list[HostName] = []
@@ -190,7 +181,7 @@ class Instance(_Section):
             if name in _PLAIN_CREDENTIAL_FIELDS:
                 continue
             try:
-                _reference(value)
+                secret_reference(value)
             except ValueError as error:
                 raise ValueError(f"credential.{name}: {error}") from error
         return self
@@ -378,7 +369,7 @@ def is_local(address: str) -> bool:
 def unsafe_findings(document: Document) -> list[str]:
     """What page 12, rule 7 forbids to start; empty when nothing."""
     findings: list[str] = []
-    listeners = [("listen.gate", document.listen.gate), ("listen.console", document.listen.console)]
+    listeners = [("listen.gate", document.listen.gate), ("listen.metrics", document.listen.metrics)]
     exposed = [name for name, address in listeners if address is not None and not is_local(address)]
     if document.listen.ext_authz is not None and not document.listen.ext_authz.is_local:
         exposed.append("listen.ext_authz")
@@ -387,6 +378,4 @@ def unsafe_findings(document: Document) -> list[str]:
             findings.append(f"{name} is reachable from outside beside a development issuer")
         if any(bundle.freshness == "local" for bundle in document.bundles):
             findings.append(f"{name} is reachable from outside with freshness: local")
-    if "vault:" in str(document.model_dump()):
-        findings.append("vault: references are not supported by this version")
     return findings

@@ -68,10 +68,9 @@ class SecretReader:
         check is made on the opened file, so that it cannot be exchanged in between.
         """
         kind, colon, name = reference.partition(":")
-        if not colon or kind not in ("env", "file", "vault"):
-            raise CredentialError("secret_inline", "a secret stands as env:NAME or file:PATH, never inline")
-        if kind == "vault":
-            raise CredentialError("not_supported", "vault: references are not supported by this version")
+        if not colon or kind not in ("env", "file"):
+            message = "a secret stands only as env:NAME or file:PATH, never inline; no other kind is supported"
+            raise CredentialError("secret_inline", message)
         if kind == "env":
             value = self._environment.get(name)
             if value is None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from bundles.loopback import is_loopback
+from gateway.bundle_config import SecretReference
 
 UPLOAD_MIN_BYTES: Final = 4096
 UPLOAD_DEFAULT_BYTES: Final = 32_768
@@ -62,7 +63,7 @@ class DecisionLog(_Section):
     tenants: list[str] = Field(min_length=1)
     service: Annotated[str, AfterValidator(_service)]
     partition: str | None = Field(None, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")
-    token: str | None = Field(None, pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|vault:.+)$")
+    token: SecretReference | None = None
     allow_addresses: list[str] = []
     labels: dict[str, str] = {}
     upload_max_bytes: int = Field(UPLOAD_DEFAULT_BYTES, ge=UPLOAD_MIN_BYTES, le=8 << 20)

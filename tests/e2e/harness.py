@@ -88,10 +88,7 @@ def init_directory(directory: Path) -> Path:
     done = tidegate("init", str(directory))
     if done.returncode:
         raise StartFailed(f"tidegate init: {done.stdout}{done.stderr}")
-    edit_config(
-        directory,
-        {"listen": {"gate": f"127.0.0.1:{free_port()}", "console": None, "metrics": f"127.0.0.1:{free_port()}"}},
-    )
+    edit_config(directory, {"listen": {"gate": f"127.0.0.1:{free_port()}", "metrics": f"127.0.0.1:{free_port()}"}})
     return directory
 
 

@@ -82,6 +82,7 @@ def test_config_accepts_a_bundle_that_is_followed(case: str) -> None:
     ("changes", "words"),
     [
         pytest.param({"lisen": {}}, "lisen", id="unknown key"),
+        pytest.param({"listen": {"console": "127.0.0.1:8081"}}, "listen.console", id="a listener of a later version"),
         pytest.param({"limits": {"body_max": 1}}, "body_max", id="unknown limit"),
         pytest.param({"limits": {"body_max_bytes": 1}}, "body_max_bytes", id="limit below its range"),
         pytest.param({"listen": {"gate": "8080"}}, "HOST:PORT", id="listener without host"),
@@ -252,9 +253,17 @@ UNSAFE = {
         {"listen": {"gate": "0.0.0.0:8080"}},
         ["listen.gate … development issuer", "listen.gate … freshness: local"],
     ),
-    "the console is reachable from outside": (
-        {"listen": {"console": "[::]:8081"}},
-        ["listen.console … development issuer", "listen.console … freshness: local"],
+    "the metrics are reachable from outside": (
+        {"listen": {"metrics": "[::]:9090"}},
+        ["listen.metrics … development issuer", "listen.metrics … freshness: local"],
+    ),
+    "gate and metrics are reachable while the bundle has no lease": (
+        {
+            "listen": {"gate": "gate:80", "metrics": "0.0.0.0:9090"},
+            **_issuer(development=False, tenants=["a"]),
+            **_bundle(tenants=["a"]),
+        },
+        ["listen.gate … freshness: local", "listen.metrics … freshness: local"],
     ),
     "the gate is reachable without a development issuer": (
         {"listen": {"gate": "gate:80"}, **_issuer(development=False, tenants=["a"]), **_bundle(tenants=["a"])},
@@ -264,8 +273,6 @@ UNSAFE = {
         {"listen": {"gate": "0.0.0.0:80"}, **_followed()},
         ["listen.gate … development issuer"],
     ),
-    "a secret lies in a vault": (_instance(credential={"token": "vault:kv/x"}), ["vault: … not supported"]),
-    "the ledger's key lies in a vault": ({"ledger": {"hmac": "vault:kv/x"}}, ["vault: … not supported"]),
 }
 
 
@@ -286,8 +293,38 @@ def test_config_is_safe_when_it_is_reachable_and_its_bundle_is_followed() -> Non
 
 
 def test_config_is_safe_when_listeners_are_on_loopback_or_off() -> None:
-    listen = {"gate": "localhost:0", "console": None, "metrics": "0.0.0.0:9090"}
-    assert unsafe_findings(_load({"listen": listen}).document) == []
+    for metrics in (None, "[::1]:9090"):
+        assert unsafe_findings(_load({"listen": {"gate": "localhost:0", "metrics": metrics}}).document) == []
+
+
+def test_config_is_safe_when_a_host_or_a_path_is_named_like_a_kind_of_reference() -> None:
+    document = _load({**_instance(base_url="http://vault:8200"), "ledger": {"sequence": "state/vault:1"}}).document
+    assert unsafe_findings(document) == []
+
+
+_SERVICE_LOG = {"name": "a", "tenants": ["a"], "service": "https://logs.example"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        pytest.param(_instance(credential={"token": "vault:kv/s3cret"}), "credential.token", id="a credential"),
+        pytest.param({"ledger": {"hmac": "vault:kv/s3cret"}}, "ledger.hmac", id="the gate's own key"),
+        pytest.param(_followed(token="vault:kv/s3cret"), "bundles.0.token", id="a bundle service's token"),
+        pytest.param(
+            {"decision_logs": [{**_SERVICE_LOG, "token": "vault:kv/s3cret"}]},
+            "decision_logs.0.token",
+            id="a collector's token",
+        ),
+    ],
+)
+def test_config_is_refused_when_a_secret_is_referred_to_in_a_way_nothing_reads(
+    changes: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        _load(changes)
+    assert where in refused.value.detail and "only as env:NAME or file:PATH" in refused.value.detail
+    assert "s3cret" not in refused.value.detail and "vault" not in refused.value.detail
 
 
 @pytest.mark.parametrize(

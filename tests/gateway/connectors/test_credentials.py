@@ -78,7 +78,7 @@ def test_secret_of_the_longest_size_is_read(tmp_path: Path) -> None:
     [
         pytest.param("hunter2", "secret_inline", id="inline"),
         pytest.param("sk-abc:def", "secret_inline", id="inline with a colon"),
-        pytest.param("vault:kv/x", "not_supported", id="vault"),
+        pytest.param("vault:kv/x", "secret_inline", id="vault"),
         pytest.param("env:ABSENT", "secret_missing", id="absent variable"),
         pytest.param("env:EMPTY", "secret_invalid", id="empty variable"),
         pytest.param("env:BROKEN", "secret_invalid", id="variable with a line end"),
