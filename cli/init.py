@@ -105,7 +105,6 @@ def write_starter(directory: Path) -> dict[str, Any]:
     _write_issuer(keys)
     signing = generate_signing_key(keys / "bundle.pem")
     (keys / "bundle.pub.pem").write_bytes(public_pem(signing))
-    write_private(keys / "ledger.pem", _ed25519_pem(Ed25519PrivateKey.generate()))
     write_private(keys / "hmac.key", secrets.token_hex(32).encode() + b"\n")
     for name, _, _, kind in INSTANCES:
         if kind != "none":

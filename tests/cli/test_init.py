@@ -32,6 +32,13 @@ def test_init_writes_secrets_that_only_the_owner_reads(starter_directory: Path) 
     assert stat.S_IMODE((starter_directory / "state").stat().st_mode) == 0o700
 
 
+def test_init_writes_no_key_that_nothing_reads(starter_directory: Path) -> None:
+    config = (starter_directory / "tidegate.yaml").read_text()
+    used_by_commands = {"bundle.pem", "issuer.pem", "hmac.key"}  # `bundle build`, `token`; the default of `ledger.hmac`
+    keys = {path.name for path in (starter_directory / "keys").iterdir()}
+    assert {name for name in keys - used_by_commands if f"file:keys/{name}" not in config} == set()
+
+
 def test_token_carries_the_claims_and_is_signed_by_the_development_issuer(starter_directory: Path) -> None:
     claims = [
         "--subject",
