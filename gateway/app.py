@@ -24,8 +24,8 @@ from bundles.sequence import SequenceFile
 from bundles.trusted_set import TrustedBundle
 from gateway.api.calls import CallsApi
 from gateway.api.router import Router
-from gateway.approvals.service import ApprovalLimits, ApprovalService
-from gateway.assembly import Assembly, build_assembly, edge_limits
+from gateway.approvals.service import ApprovalService
+from gateway.assembly import Assembly, approval_limits, build_assembly, edge_limits
 from gateway.bundle_config import Bundle
 from gateway.bundle_set import BundleSet
 from gateway.bundle_settings import merged_bundle, remembered_as
@@ -431,7 +431,6 @@ def _services(
     lines: LineLog,
 ) -> Services:
     store, writer = ledger
-    limits = config.document.limits
     metrics = Metrics()
 
     def told(said: Told) -> None:
@@ -444,7 +443,7 @@ def _services(
         clock=_wall_ms,
         random_bytes=secrets.token_bytes,
         tenant_key=keys.attach_key,
-        limits=ApprovalLimits(open_per_subject_max=limits.holds_per_subject_max),
+        limits=approval_limits(config),
     )
     return Services(
         store=store,

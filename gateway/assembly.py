@@ -15,6 +15,7 @@ from time import monotonic
 from bundles.manifest import ConnectorManifest, load_manifests
 from bundles.trusted_set import TrustedBundle
 from gateway.api.operations import CONNECTOR, OPERATIONS, action_name
+from gateway.approvals.service import ApprovalLimits
 from gateway.config import ConfigError, GatewayConfig, Instance, Issuer, unsafe_findings
 from gateway.connectors.arguments import SchemaSet
 from gateway.connectors.classify import ActionTable
@@ -60,6 +61,12 @@ def edge_limits(config: GatewayConfig) -> EdgeLimits:
     )
 
 
+def approval_limits(config: GatewayConfig) -> ApprovalLimits:
+    """The approval service's limits as configured."""
+    limits = config.document.limits
+    return ApprovalLimits(wait_max_seconds=limits.hold_max_seconds, open_per_subject_max=limits.holds_per_subject_max)
+
+
 def issuer_policy(issuer: Issuer) -> IssuerPolicy:
     """One issuer as the verifier takes it."""
     return IssuerPolicy(
@@ -102,10 +109,10 @@ def build_assembly(
         if instance.connector not in compiled:
             compiled[instance.connector] = (ActionTable(manifest), SchemaSet(manifest))
         table, schemas = compiled[instance.connector]
-        plans[name] = _plan(name, instance, manifest, (table, schemas), config)
+        plans[name] = _plan(name, instance, manifest, (table, schemas))
         own_first = tuple(sorted(everywhere, key=lambda target: target.instance != name))
         rewriter = Rewriter(manifest, own_first)
-        targets[name] = _target(name, instance, table, secrets, rewriter, pools)
+        targets[name] = _target(name, instance, table, secrets, rewriter)
     keys = _keys(config, pools)
     verifier = IdentityVerifier({i.issuer: issuer_policy(i) for i in document.identity.issuers}, keys)
     reach = Reach(verifier, keys, targets, _timeouts(config), document.limits.stream_max_seconds)
@@ -132,7 +139,6 @@ def _plan(
     instance: Instance,
     manifest: ConnectorManifest,
     compiled: tuple[ActionTable, SchemaSet],
-    config: GatewayConfig,
 ) -> InstancePlan:
     overriding = [action for action in manifest.actions if action.caller_token is not None]
     places = manifest.caller_token
@@ -146,7 +152,6 @@ def _plan(
         workspaces=frozenset(instance.workspaces),
         environments=frozenset(instance.environments),
         base_url=instance.base_url.rstrip("/"),
-        external_url=f"{config.external_url}/c/{name}",
         wants_form=needs_form(places, manifest.credential_places),
         has_token_overrides=bool(overriding),
     )
@@ -158,7 +163,6 @@ def _target(
     table: ActionTable,
     secrets: SecretReader,
     rewriter: Rewriter,
-    pools: UpstreamPools,
 ) -> Target:
     try:
         allowed = frozenset({AddressClass.PUBLIC, *(AddressClass(named) for named in instance.allow_addresses)})

@@ -169,7 +169,8 @@ class CallRunner:
                 location = (("Location", f"/v1/calls/{trace.call_id}"), ("Preference-Applied", "respond-async"))
                 return Answer.problem(accepted, trace.call_id, (*headers, *location))
             if preferred.wait_seconds is not None:
-                headers = (*headers, ("Preference-Applied", f"wait={preferred.wait_seconds}"))
+                waited = min(preferred.wait_seconds, self._running.assembly.limits.hold_max_seconds)
+                headers = (*headers, ("Preference-Applied", f"wait={waited}"))
         return Answer.problem(refused, trace.call_id, headers)
 
     def settled(self, trace: Trace, code: str, status: int, seconds: float) -> None:

@@ -122,7 +122,6 @@ def plan_of(manifest: ConnectorManifest, instance: str) -> InstancePlan:
         workspaces=frozenset({ANY}),
         environments=frozenset({ANY}),
         base_url="",
-        external_url="",
         wants_form=False,
         has_token_overrides=False,
     )

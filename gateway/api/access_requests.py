@@ -242,7 +242,7 @@ async def _show(running: Running, exchange: ApiExchange, request_id: str) -> Ans
     wanted = prefer(exchange.head.headers).wait_seconds
     seconds = min(wanted or 0, running.assembly.limits.hold_max_seconds)
     approval = await running.services.approvals.wait(exchange.log, request_id, seconds)
-    headers: HeaderPairs = (("Preference-Applied", f"wait={wanted}"),) if wanted is not None else ()
+    headers: HeaderPairs = (("Preference-Applied", f"wait={seconds}"),) if wanted is not None else ()
     return _answered(exchange, _task(running, approval), headers)
 
 

@@ -41,11 +41,11 @@ POLL_MIN_SECONDS: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ApprovalLimits:
-    """Bounds of the service."""
+    """Bounds of the service; the configuration gives those without a default (`hold_max_seconds`, `holds_per_subject_max`)."""
 
+    wait_max_seconds: int
+    open_per_subject_max: int
     waiters_max: int = 4096
-    wait_max_seconds: int = 600
-    open_per_subject_max: int = 100
     list_max_items: int = 100
 
 
@@ -60,14 +60,15 @@ class ApprovalService:
         clock: WallClock,
         random_bytes: Callable[[int], bytes],
         tenant_key: Callable[[str], bytes],
-        limits: ApprovalLimits = ApprovalLimits(),
+        limits: ApprovalLimits,
     ) -> None:
+        """`limits` may be replaced at any time; a wait that has begun keeps its own end."""
         self._store = store
         self._writer = writer
         self._clock = clock
         self._random_bytes = random_bytes
         self._tenant_key = tenant_key
-        self._limits = limits
+        self.limits = limits
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._waiting = 0
 
@@ -85,7 +86,7 @@ class ApprovalService:
             if found is not None:
                 return found
             approval = self._new(held, key, now)
-            effect = OpenApproval(approval, self._limits.open_per_subject_max)
+            effect = OpenApproval(approval, self.limits.open_per_subject_max)
             try:
                 await self._writer.append(approval_record(approval), effects=(effect,))
             except StoreConflict as conflict:
@@ -109,7 +110,7 @@ class ApprovalService:
             effects: tuple[OpenApproval | ClaimKey, ...] = ()
             if approval is None:
                 approval = self._new(held, key, now)
-                effects = (OpenApproval(approval, self._limits.open_per_subject_max),)
+                effects = (OpenApproval(approval, self.limits.open_per_subject_max),)
                 record = approval_record(approval)
             else:
                 record = attached_record(approval, held)
@@ -163,7 +164,7 @@ class ApprovalService:
     async def list(self, log: LogId, state: ApprovalState | None, cursor: str | None, limit: int) -> ApprovalPage:
         """A page of approvals, newest first. Errors: `ApprovalRefused` `malformed_request` for a strange cursor."""
         now = self._clock()
-        count = max(1, min(limit, self._limits.list_max_items))
+        count = max(1, min(limit, self.limits.list_max_items))
         try:
             items, following = await self._store.approvals(log, state, cursor, count, now)
         except StoreConflict as conflict:
@@ -176,8 +177,8 @@ class ApprovalService:
         With as many waiters as are allowed nobody waits: the answer is the approval as it stands.
         """
         approval = await self.get(log, approval_id)
-        limit = min(max(0.0, seconds), float(self._limits.wait_max_seconds))
-        if approval.state is not ApprovalState.PENDING or limit == 0.0 or self._waiting >= self._limits.waiters_max:
+        limit = min(max(0.0, seconds), float(self.limits.wait_max_seconds))
+        if approval.state is not ApprovalState.PENDING or limit == 0.0 or self._waiting >= self.limits.waiters_max:
             return approval
         loop = asyncio.get_running_loop()
         end = loop.time() + limit

@@ -28,11 +28,11 @@ Channel = Literal["proxy", "api"]
 class FlowLimits:
     """The limits that the flow itself keeps."""
 
+    hold_max_seconds: int
     body_max_bytes: int = 1 << 20
     response_buffer_max_bytes: int = 8 << 20
     stored_answer_max_bytes: int = 1 << 20
     stored_answer_keep_seconds: int = 86_400
-    hold_max_seconds: int = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ class InstancePlan:
     workspaces: frozenset[str]
     environments: frozenset[str]
     base_url: str
-    external_url: str
     wants_form: bool
     has_token_overrides: bool
 

@@ -35,14 +35,17 @@ async def opened(tmp_path: Path) -> AsyncIterator[OpenStore]:
         yield store
 
 
-def service_of(opened: OpenStore, limits: ApprovalLimits | None = None) -> ApprovalService:
+LIMITS = ApprovalLimits(wait_max_seconds=600, open_per_subject_max=100)
+
+
+def service_of(opened: OpenStore, limits: ApprovalLimits = LIMITS) -> ApprovalService:
     return ApprovalService(
         opened.store,
         opened.writer,
         clock=opened.clock,
         random_bytes=CountingBytes(),
         tenant_key=KEYS.attach_key,
-        limits=limits or ApprovalLimits(),
+        limits=limits,
     )
 
 
@@ -80,7 +83,12 @@ def late_service_of(opened: OpenStore, reads: LateReads) -> ApprovalService:
     """The service over reads that lag; the writer is the real one."""
     behind = cast("Store", reads)
     return ApprovalService(
-        behind, opened.writer, clock=opened.clock, random_bytes=CountingBytes(), tenant_key=KEYS.attach_key
+        behind,
+        opened.writer,
+        clock=opened.clock,
+        random_bytes=CountingBytes(),
+        tenant_key=KEYS.attach_key,
+        limits=LIMITS,
     )
 
 
@@ -122,7 +130,7 @@ async def test_new_approval_opens_when_the_old_one_has_expired(opened: OpenStore
 
 
 async def test_subject_is_throttled_when_too_many_calls_are_held(opened: OpenStore) -> None:
-    service = service_of(opened, ApprovalLimits(open_per_subject_max=2))
+    service = service_of(opened, replace(LIMITS, open_per_subject_max=2))
     for number in range(2):
         await service.open_or_attach(held(path=f"/{number}"))
     with pytest.raises(ApprovalRefused) as caught:
@@ -225,10 +233,29 @@ async def test_waiter_gets_it_pending_when_time_is_over(opened: OpenStore, secon
 
 
 async def test_waiter_does_not_wait_when_too_many_do(opened: OpenStore) -> None:
-    service = service_of(opened, ApprovalLimits(waiters_max=0))
+    service = service_of(opened, replace(LIMITS, waiters_max=0))
     approval = await service.open_or_attach(HELD)
     async with asyncio.timeout(10):
         assert (await service.wait(LOG, approval.id, 600)).state is ApprovalState.PENDING
+
+
+async def test_waiter_waits_no_longer_than_the_limit_when_it_asks_for_more(opened: OpenStore) -> None:
+    service = service_of(opened, replace(LIMITS, wait_max_seconds=0))
+    approval = await service.open_or_attach(HELD)
+    async with asyncio.timeout(10):
+        assert (await service.wait(LOG, approval.id, 3600)).state is ApprovalState.PENDING
+    assert service._waiters == {}
+
+
+async def test_approval_is_throttled_by_the_new_limit_when_it_was_replaced(opened: OpenStore) -> None:
+    service = service_of(opened)
+    await service.open_or_attach(HELD)
+    service.limits = replace(LIMITS, open_per_subject_max=1)
+    with pytest.raises(ApprovalRefused) as refused:
+        await service.open_or_attach(held(path="/other"))
+    assert refused.value.code == "throttled"
+    service.limits = LIMITS
+    assert (await service.open_or_attach(held(path="/other"))).state is ApprovalState.PENDING
 
 
 async def test_withdrawn_approval_ends_when_its_requester_asks(opened: OpenStore) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from aiohttp import web
+
 from bundles.manifest import Auth
-from gateway.approvals.service import ApprovalService
+from gateway.approvals.service import ApprovalLimits, ApprovalService
 from gateway.connectors.credentials import CredentialInjector, SecretReader
 from gateway.connectors.rewrite import Rewriter, RewriteTarget
 from gateway.connectors.tickets import TicketBook
@@ -68,7 +70,9 @@ class World:
 
 
 @asynccontextmanager
-async def driven(script: Script, *, stream_max_seconds: float = 60.0) -> AsyncIterator[World]:
+async def driven(
+    script: Script, *, stream_max_seconds: float = 60.0, request: web.BaseRequest | None = None
+) -> AsyncIterator[World]:
     """A driver of one call of the playbook's subject to an upstream that follows `script`."""
     async with upstream(script) as served:
         on = plan()
@@ -82,7 +86,12 @@ async def driven(script: Script, *, stream_max_seconds: float = 60.0) -> AsyncIt
         trace = Trace("call-1", "desk", "desk", subject=SUBJECT, action=CALL.action.name, mode="write")
         anything = cast(Any, None)
         approvals = ApprovalService(
-            anything, anything, clock=lambda: int(NOW * 1000), random_bytes=bytes, tenant_key=lambda _: b""
+            anything,
+            anything,
+            clock=lambda: int(NOW * 1000),
+            random_bytes=bytes,
+            tenant_key=lambda _: b"",
+            limits=ApprovalLimits(wait_max_seconds=600, open_per_subject_max=32),
         )
         world = World(cast(CallDriver, None), trace, ledger, board)
         services = Services(
@@ -98,7 +107,7 @@ async def driven(script: Script, *, stream_max_seconds: float = 60.0) -> AsyncIt
             clock=lambda: NOW,
         )
         reach = Reach(anything, anything, {"desk": target}, UpstreamTimeouts(connect_seconds=60.0), stream_max_seconds)
-        world.driver = CallDriver(services, reach, trace, None)
+        world.driver = CallDriver(services, reach, trace, request)
         try:
             yield world
         finally:

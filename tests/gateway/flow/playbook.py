@@ -87,7 +87,6 @@ def plan(changes: Mapping[str, Any] | None = None, *, tenants: tuple[str, ...] =
         workspaces=frozenset({"*"}),
         environments=frozenset({"*"}),
         base_url="http://desk.example",
-        external_url="http://gate/c/desk",
         wants_form=False,
         has_token_overrides=False,
     )
@@ -132,7 +131,7 @@ def request(
 
 def context(**limits: int) -> FlowContext:
     """What the flow may look up."""
-    return FlowContext(FlowLimits(**limits), lambda tenant: KEY, lambda: CHAINS)
+    return FlowContext(FlowLimits(**{"hold_max_seconds": 600, **limits}), lambda tenant: KEY, lambda: CHAINS)
 
 
 def decided(effect: Effect = Effect.ALLOW, *, chains: tuple[str, ...] = ("one",)) -> Decided:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.approvals.model import ApprovalRefused, ApprovalState, Ballot
 from gateway.approvals.reduce import cast_vote
-from gateway.approvals.service import ApprovalService
+from gateway.approvals.service import ApprovalLimits, ApprovalService
 from gateway.store.port import ChangeApproval, ClearSwitch, SetSwitch, StoreConflict, SwitchRow
 from tests.gateway.store.build import (
     HELD,
@@ -29,7 +29,12 @@ END = START + HELD.decide_within_seconds * 1000
 
 def _service(opened: OpenStore, clock: FakeClock) -> ApprovalService:
     return ApprovalService(
-        opened.store, opened.writer, clock=clock, random_bytes=CountingBytes(), tenant_key=KEYS.attach_key
+        opened.store,
+        opened.writer,
+        clock=clock,
+        random_bytes=CountingBytes(),
+        tenant_key=KEYS.attach_key,
+        limits=ApprovalLimits(wait_max_seconds=600, open_per_subject_max=32),
     )
 
 
