@@ -141,7 +141,7 @@ class Management(_Section):
 
 
 class Limits(_Section):
-    """Every limit of the gateway; each has a default and its unit in its name."""
+    """Every configurable limit of the gateway; each has a default and its unit in its name."""
 
     header_read_seconds: int = Field(10, ge=1, le=120)
     body_read_seconds: int = Field(30, ge=1, le=3600)
