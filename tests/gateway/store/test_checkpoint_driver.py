@@ -40,17 +40,11 @@ class FailingConnection(sqlite3.Connection):
 
     code = sqlite3.SQLITE_IOERR
 
-    def execute(self, *arguments: object) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(self, *arguments: object) -> sqlite3.Cursor:
         error = sqlite3.OperationalError("told to fail")
         error.sqlite_errorcode = self.code
         error.sqlite_errorname = "TOLD"
         raise error
-
-
-class FullConnection(FailingConnection):
-    """Its disk is full: that passes."""
-
-    code = sqlite3.SQLITE_FULL
 
 
 def test_checkpointer_copies_and_asks_for_the_end_when_the_log_has_grown(
@@ -73,15 +67,20 @@ def test_checkpointer_copies_and_asks_for_the_end_when_the_log_has_grown(
         checkpointer.stop()
 
 
-def test_checkpointer_rests_when_the_log_is_small(database: tuple[Path, sqlite3.Connection]) -> None:
-    path, _writer = database
-    before = path.stat().st_size
-    checkpointer = Checkpointer(path, lambda: connect_sqlite(path), interval_seconds=0.001)
+def test_checkpointer_rests_until_the_log_is_large(database: tuple[Path, sqlite3.Connection]) -> None:
+    path, writer = database
+    checkpointer = Checkpointer(
+        path, lambda: sqlite3.connect(path, factory=FailingConnection, check_same_thread=False), interval_seconds=0.001,
+        copy_at_bytes=100_000,
+    )  # fmt: skip
     checkpointer.start()
-    time.sleep(0.02)
-    checkpointer.stop()
-    assert path.stat().st_size == before
-    assert not checkpointer.finish_due
+    try:
+        time.sleep(0.02)
+        assert checkpointer.failure is None
+        writer.execute("INSERT INTO t VALUES (zeroblob(200000))")
+        until(lambda: checkpointer.failure is not None)
+    finally:
+        checkpointer.stop()
 
 
 def test_checkpointer_reports_a_failure_when_input_or_output_fails(database: tuple[Path, sqlite3.Connection]) -> None:
@@ -99,12 +98,21 @@ def test_checkpointer_reports_a_failure_when_input_or_output_fails(database: tup
 
 def test_checkpointer_goes_on_when_the_disk_is_full_for_now(database: tuple[Path, sqlite3.Connection]) -> None:
     path, _writer = database
+    tried: list[object] = []
+
+    class Full(FailingConnection):
+        code = sqlite3.SQLITE_FULL
+
+        def execute(self, *arguments: object) -> sqlite3.Cursor:
+            tried.append(arguments)
+            return super().execute(*arguments)
+
     checkpointer = Checkpointer(
-        path, lambda: sqlite3.connect(path, factory=FullConnection, check_same_thread=False), interval_seconds=0.001,
+        path, lambda: sqlite3.connect(path, factory=Full, check_same_thread=False), interval_seconds=0.001,
         copy_at_bytes=0, finish_at_bytes=0,
     )  # fmt: skip
     checkpointer.start()
-    time.sleep(0.02)
+    until(lambda: len(tried) > 1)
     checkpointer.stop()
     assert checkpointer.failure is None
     assert not checkpointer.finish_due
