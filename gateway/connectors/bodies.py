@@ -35,11 +35,11 @@ MEDIA_TYPES: Final = {
 BODY_ALSO_KEYWORD: Final = "x-tidegate-body-also"
 ALSO_KINDS: Final = frozenset({"json", "form"})
 
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-_MEDIA_TYPE = re.compile(
-    rf"({_TOKEN}/{_TOKEN})[ \t]*((?:;[ \t]*{_TOKEN}=(?:{_TOKEN}|\"[^\"\\\r\n]*\")[ \t]*)*);?[ \t]*"
-)
-_PARAMETER = re.compile(rf";[ \t]*({_TOKEN})=({_TOKEN}|\"[^\"\\\r\n]*\")[ \t]*")
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
+_VALUE = rf"(?:{_TOKEN}|\"[^\"\\\r\n]*+\")"
+# Nothing in it is ever read twice: a caller may send a long line of spaces.
+_MEDIA_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})[ \t]*+((?:;[ \t]*+{_TOKEN}={_VALUE}[ \t]*+)*+);?+[ \t]*+")
+_PARAMETER = re.compile(rf";[ \t]*+({_TOKEN})=({_VALUE})[ \t]*+")
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
 _UTF8 = frozenset({"utf-8", "utf8"})
 _FORM_BODY = re.compile(rb"(?:[^;%\x00-\x20\x7f-\xff]|%[0-9A-Fa-f]{2})*")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.edge.fields import HeaderFields
 from gateway.edge.problem import refusal
@@ -40,12 +41,16 @@ SINGLE = frozenset(
         "transfer-encoding",
     }
 )
+READ_HERE: Final = SINGLE | {"api-key", "cookie", "prefer", "x-api-key"}
+"""What `Connection` may not take away: the gate reads it, or what was decided depends on it."""
+PREFER_MAX_CHARACTERS: Final = 1_024
+"""A longer statement of preferences states none."""
 _OVERRIDES = METHOD_OVERRIDES | TARGET_OVERRIDES
 _NOT_ACCEPTED = frozenset({"upgrade", "trailer", "http2-settings"})
 _WATCHED = _OVERRIDES | _NOT_ACCEPTED | SINGLE | {"proxy-connection", "connection"}
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)\"?", re.IGNORECASE)
-_PREFERENCE = re.compile(r"\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)\s*(?:=\s*(\"[^\"]*\"|[^\s;,\"]*))?[^,\"]*")
+_PREFERENCE = re.compile(r"(?:[^,\"]++|\"[^\"]*+\"?+)++")
 _WAIT_SECONDS = re.compile(r"[0-9]{1,6}")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
@@ -116,6 +121,8 @@ def _check_watched(watched: dict[str, str]) -> None:
         name = next(name for name in watched if name in _NOT_ACCEPTED)
         raise refusal("malformed_request", f"the header {name} is not accepted")
     _check_framing(watched)
+    if "connection" in watched:
+        _check_nominated(watched["connection"])
     coding = watched.get("content-encoding")
     if coding is not None and coding.strip().lower() not in ("identity", ""):
         raise refusal("malformed_request", "a request body may not be compressed")
@@ -127,6 +134,15 @@ def _check_watched(watched: dict[str, str]) -> None:
     expected = watched.get("expect")
     if expected is not None and expected.strip().lower() != "100-continue":
         raise refusal("malformed_request", "the header expect names something else than 100-continue")
+
+
+def _check_nominated(connection: str) -> None:
+    """Security: without its type, the body that was decided as JSON is read as a form by a service that guesses.
+
+    Source: RFC 9110 §7.6.1: a field that is meant for every recipient must not be nominated.
+    """
+    if not READ_HERE.isdisjoint(option.strip().lower() for option in connection.split(",")):
+        raise refusal("malformed_request", "Connection names a header that belongs to the request")
 
 
 def _check_framing(watched: dict[str, str]) -> None:
@@ -178,6 +194,7 @@ def connection_nominated(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
 def prefer(headers: Iterable[tuple[str, str]]) -> Prefer:
     """The preferences `wait=N` and `respond-async`; the first of a kind counts, what is unknown is ignored.
 
+    Security: this is read before anybody is identified, so in linear time and never more than `PREFER_MAX_CHARACTERS`.
     Source: RFC 7240 §2.
     """
     if type(headers) is not HeaderFields:
@@ -191,17 +208,26 @@ def prefer(headers: Iterable[tuple[str, str]]) -> Prefer:
 
 def _preferred(headers: Iterable[tuple[str, str]]) -> Prefer:
     values = [value for name, value in headers if name == "prefer"]
-    if not values:
+    if not values or sum(map(len, values)) > PREFER_MAX_CHARACTERS:
         return NO_PREFERENCE
     wait_seconds: int | None = None
     seen: set[str] = set()
     for value in values:
-        for match in _PREFERENCE.finditer(value):
-            name = match.group(1).lower()
+        for preference in _PREFERENCE.findall(value):
+            name, raw_wait = _preference(preference)
             if name in seen:
                 continue
             seen.add(name)
             if name == "wait":
-                raw_wait = (match.group(2) or "").strip('"')
                 wait_seconds = int(raw_wait) if _WAIT_SECONDS.fullmatch(raw_wait) else None
     return Prefer(wait_seconds, "respond-async" in seen)
+
+
+def _preference(raw: str) -> tuple[str, str]:
+    """Name in lower case and value, less quotes, of one preference; its parameters are nobody's."""
+    name, _, value = raw.partition("=")
+    if ";" in name:
+        name, value = name.partition(";")[0], ""
+    value = value.strip()
+    value = value[1:].partition('"')[0] if value.startswith('"') else value.partition(";")[0].strip()
+    return name.strip().lower(), value

@@ -54,6 +54,17 @@ REFUSED_HEADERS = {
     "two idempotency keys": [("idempotency-key", "a"), ("idempotency-key", "b")],
     "two hosts": [("host", "other")],
     "another expectation": [("expect", "200-ok")],
+    "a content type that is nominated": [("connection", "content-type"), ("content-type", "application/json")],
+    "a content type among others": [("connection", "close, Content-Type ,x-a")],
+    "a content type in a second header": [("connection", "close"), ("connection", "content-type")],
+    "a length that is nominated": [("connection", "content-length")],
+    "a host that is nominated": [("connection", "Host")],
+    "a token that is nominated": [("connection", "authorization")],
+    "a service's token that is nominated": [("connection", "x-api-key")],
+    "an idempotency key that is nominated": [("connection", "idempotency-key")],
+    "a ticket that is nominated": [("connection", "tidegate-ticket")],
+    "a preference that is nominated": [("connection", "prefer")],
+    "a cookie that is nominated": [("connection", "cookie")],
 }
 
 
@@ -141,6 +152,13 @@ def test_connection_nominated_lists_every_option_when_headers_repeat() -> None:
         pytest.param(["return=minimal; foo=1, wait=3"], Prefer(3), id="others are ignored"),
         pytest.param(['foo="a, wait=9", wait=2'], Prefer(2), id="quotes hide commas"),
         pytest.param(["wait = 7 ; x"], Prefer(7), id="spaces and parameters"),
+        pytest.param(["wait; x=5"], Prefer(), id="a parameter is no value"),
+        pytest.param(["respond-async; x=1"], Prefer(None, True), id="a parameter beside a name"),
+        pytest.param([',,"wait=5",, wait=6'], Prefer(6), id="a quoted text is no preference"),
+        pytest.param(['foo="a, wait=5'], Prefer(), id="quotes that never end"),
+        pytest.param(["wait=5" + " " * 1018], Prefer(5), id="as long as may be"),
+        pytest.param(["wait=5" + " " * 1019], Prefer(), id="longer than may be"),
+        pytest.param(["wait=5," + " " * 600, " " * 600], Prefer(), id="longer than may be in two headers"),
     ],
 )
 def test_prefer_reads_when_the_header_states(values: list[str], expected: Prefer) -> None:
