@@ -29,10 +29,10 @@ class EdgeLimits:
             if getattr(self, field.name) <= 0:
                 raise GateMisuse(f"limit {field.name} must be above zero")
 
-    def body_deadline_seconds(self, received_bytes: int) -> float:
-        """How long after the head the body may take when `received_bytes` have arrived so far.
+    def body_due(self, due: float, arrived_bytes: int, now: float) -> float:
+        """When a body is too slow that was `due` before `arrived_bytes` more had come by `now` (both in seconds).
 
-        A base allowance plus the time that the bytes are worth at the minimum rate: a large upload at a decent rate
-        goes through, a trickle does not.
+        Bytes buy the time that they are worth at the minimum rate, so that a large upload at a decent rate goes through
+        and a trickle does not; never more than `body_read_seconds` are left, so that nothing buys a longer stall.
         """
-        return self.body_read_seconds + received_bytes / self.body_min_bytes_per_second
+        return min(due + arrived_bytes / self.body_min_bytes_per_second, now + self.body_read_seconds)

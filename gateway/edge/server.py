@@ -46,11 +46,12 @@ class _Connection(RequestHandler):
 
     __slots__ = (
         "_answering",
+        "_body_due",
+        "_body_seen_bytes",
         "_client_done",
         "_discard_until",
         "_draining",
         "_limits",
-        "_paused_seconds",
         "_phase_since",
         "_receiving",
         "_refused",
@@ -77,7 +78,8 @@ class _Connection(RequestHandler):
         self._watch = FramingWatch(limits)
         self._receiving: StreamReader = EMPTY_PAYLOAD
         self._phase_since = loop.time()
-        self._paused_seconds = 0.0
+        self._body_due: float | None = None
+        self._body_seen_bytes = 0
         self._discard_until: float | None = None
         self._refused = False
         self._draining = False
@@ -118,7 +120,7 @@ class _Connection(RequestHandler):
         phase, heads = watch.phase, watch.heads
         watch.feed(data)
         if watch.phase is not phase or watch.heads != heads:
-            self._phase_since, self._paused_seconds = self._loop.time(), 0.0
+            self._phase_since, self._body_due = self._loop.time(), None
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Every read of a body asks for this; only after a pause is there something to resume."""
@@ -293,11 +295,14 @@ class _Connection(RequestHandler):
             self.force_close()
 
     def _sweep_body(self, now: float) -> None:
+        due, received = self._body_due, self._watch.body_bytes
+        if due is None:
+            due, self._body_seen_bytes = self._phase_since + self._limits.body_read_seconds, 0
         if self._reading_paused or self._buffer_paused:
-            self._paused_seconds += self._server.sweep_seconds  # we are not reading: not the client's time
-        received = self._watch.body_bytes
-        spent = now - self._phase_since - self._paused_seconds
-        if spent > self._limits.body_deadline_seconds(received):
+            due += self._server.sweep_seconds  # we are not reading: not the client's time
+        self._body_due = due = self._limits.body_due(due, received - self._body_seen_bytes, now)
+        self._body_seen_bytes = received
+        if now > due:
             self._refuse(refusal("too_slow", "the body arrived too slowly"))
 
 

@@ -100,6 +100,15 @@ class UpstreamProtocol(ResponseHandler):
             self._deadline = None
             self._on_read_timeout()
 
+    def cut(self) -> None:
+        """Drop the connection; a body that is on its way has not ended with it."""
+        if self.transport is None:
+            return
+        payload = self._payload
+        if payload is not None and not payload.is_eof():
+            payload.set_exception(ClientPayloadError("the connection was dropped"))
+        self.transport.abort()
+
     def is_reusable(self) -> bool:
         """Whether the connection is open, and nothing unread or unexpected is on it."""
         return self.is_connected() and not self.should_close
@@ -304,8 +313,8 @@ class Exchange:
 
     def _pump_done(self, pump: asyncio.Task[None]) -> None:
         """A body that fails half way must not look whole: the connection goes, and whoever reads from it wakes up."""
-        if (pump.cancelled() or pump.exception() is not None) and self._protocol.transport is not None:
-            self._protocol.transport.abort()
+        if pump.cancelled() or pump.exception() is not None:
+            self._protocol.cut()
 
     async def _head(self) -> tuple[RawResponseMessage, StreamReader]:
         for _ in range(INTERIM_ANSWERS_MAX):

@@ -7,7 +7,7 @@ stable codes; a streamed answer ends properly only when the flow says so. Runs i
 from __future__ import annotations
 
 import hashlib
-from asyncio import create_task, sleep
+from asyncio import current_task, sleep
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
@@ -31,6 +31,7 @@ from gateway.errors import Refusal
 from gateway.flow import commands as c
 from gateway.flow import events as e
 from gateway.flow.failures import approval_refusal, dispatch_failed, policy_refusal
+from gateway.flow.guard_driver import StreamGuard
 from gateway.flow.services import Reach, Services
 from gateway.flow.values import Finished, GovernedCall, Trace
 from gateway.ledger.record import RecordMalformed
@@ -41,10 +42,6 @@ from pdp.errors import EngineFailed, PdpError
 
 GIVING_UP_STEPS_MAX = 8
 UNAUTHORIZED = 401
-GUARD_SECONDS = 1.0
-LONGEST_LIFE = "the stream reached its longest life"
-KILLED = "a kill switch ended the stream"
-STALE = "the policy that let the stream begin may no longer decide"
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
 _READ = frozenset({"content-length", "content-type", "content-encoding"})
 """What the gate itself reads of an answer's headers."""
@@ -67,7 +64,7 @@ class CallDriver:
         self._response: UpstreamResponse | None = None
         self._pieces: AsyncIterator[bytes] | None = None
         self._detector: LeakDetector | None = None
-        self._stopped = ""
+        self._stopped: Refusal | None = None
         self._asked: Asked | None = None
 
     async def run(self, flow: e.Flow[Finished], event: e.Event | None = None) -> Finished | c.BeginStream | c.EndStream:
@@ -211,7 +208,7 @@ class CallDriver:
             pool = services.pools.pool(call.subject.tenant, call.plan.name, target.credential, target.allowed)
             response = await pool.request(outbound.method, url, headers, body, self._reach.timeouts)
         except UpstreamError as failed:
-            return dispatch_failed(failed)
+            return self._failed(failed)
         except Refusal as refused:
             return e.DispatchFailed("not_sent", refused.code, refused.detail)
         services.metrics.observe_stage("dispatch", monotonic() - started)
@@ -234,11 +231,32 @@ class CallDriver:
         return headers, self._watched(bounded_body(request, call.action.arguments.body_max_bytes))
 
     async def _watched(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """A body that is sent on as it comes, as long as it may; raises `Refusal` when it may no longer."""
-        deadline = monotonic() + self._reach.stream_max_seconds
-        async for piece in pieces:
-            self._check_stream(deadline)
-            yield piece
+        """A body that is sent on as it comes, as long as it may; raises `Refusal` when it may no longer.
+
+        Whoever sends it is ended with it: it waits for the caller's next piece, or for the service to take the last one.
+        """
+        sending = current_task()
+
+        def stop(ended: Refusal) -> None:
+            self._stopped = ended
+            if sending is not None:
+                sending.cancel()
+
+        guard = StreamGuard(self._services, self._trace, self._reach.stream_max_seconds, "too_slow", stop)
+        try:
+            async for piece in pieces:
+                guard.check()
+                yield piece
+        finally:
+            guard.close()
+
+    def _failed(self, failed: UpstreamError) -> e.DispatchFailed:
+        """How an exchange ended. Raises the refusal of a body that ended early, whose beginning had left by then."""
+        ended = self._stopped or failed.refused
+        if ended is not None:
+            self._trace.sent = failed.sent
+            raise ended
+        return dispatch_failed(failed)
 
     def _began(self, call: GovernedCall, response: UpstreamResponse, injected: Injected) -> e.AnswerBegan:
         """Raises `Refusal` for a coded answer and for a secret in its headers."""
@@ -292,7 +310,7 @@ class CallDriver:
                 if size > command.max_bytes:
                     return e.AnswerRead(b"".join(found), complete=False, leaked=False)
         except UpstreamError as failed:
-            return dispatch_failed(failed)
+            return self._failed(failed)
         except Refusal:
             return e.AnswerRead(b"", complete=True, leaked=True)
         found.append(detector.finish())
@@ -336,19 +354,21 @@ class CallDriver:
         if not isinstance(command, c.RelayAnswer):
             raise StreamCut("the flow began a stream and relays nothing")
         digest, length, cut = hashlib.sha256(), 0, None
-        guard = create_task(self._guard(), name="stream-guard")
+        guard = StreamGuard(
+            self._services, self._trace, self._reach.stream_max_seconds, "upstream_timeout", self._stop_answer
+        )
         try:
-            async for piece in self._relayed(command):
+            async for piece in self._relayed(command, guard):
                 digest.update(piece)
                 length += len(piece)
                 yield piece
         except (UpstreamError, Refusal) as failed:
-            cut = self._stopped or failed.detail
+            cut = (self._stopped or failed).detail
         except GeneratorExit:
             await self._end(flow, e.AnswerRelayed(length, digest.hexdigest(), "the caller closed the connection"))
             raise
         finally:
-            guard.cancel()
+            guard.close()
         if not await self._end(flow, e.AnswerRelayed(length, digest.hexdigest(), cut)):
             raise StreamCut(cut or "the outcome could not be recorded")
 
@@ -358,13 +378,17 @@ class CallDriver:
             nothing = hashlib.sha256().hexdigest()
             await self._end(flow, e.AnswerRelayed(0, nothing, "the caller closed the connection"))
 
-    async def _relayed(self, command: c.RelayAnswer) -> AsyncIterator[bytes]:
+    def _stop_answer(self, ended: Refusal) -> None:
+        self._stopped = ended
+        if self._response is not None:
+            self._response.stop()
+
+    async def _relayed(self, command: c.RelayAnswer, guard: StreamGuard) -> AsyncIterator[bytes]:
         detector, pieces = self._detector, self._pieces
         if pieces is None and self._response is not None:
             pieces = self._response.content
         if detector is None or pieces is None:
             raise refusal("upstream_failed", "there is no answer to relay")
-        deadline = monotonic() + self._reach.stream_max_seconds
         length = len(command.prefix)
         if command.prefix:
             yield command.prefix
@@ -372,38 +396,13 @@ class CallDriver:
             length += len(piece)
             if command.max_bytes and length > command.max_bytes:
                 raise refusal("upstream_failed", "the answer is larger than this action allows")
-            self._check_stream(deadline)
+            guard.check()
             allowed = detector.feed(piece)
             if allowed:
                 yield allowed
         rest = detector.finish()
         if rest:
             yield rest
-
-    def _check_stream(self, deadline: float) -> None:
-        """Raise `Refusal` when a stream may not go on: its longest life, a switch, or policy that may not decide."""
-        subject = self._trace.subject
-        if monotonic() > deadline:
-            raise refusal("upstream_timeout", LONGEST_LIFE)
-        if subject is not None and self._services.switches.covers(subject, self._trace):
-            raise refusal("killed", KILLED)
-        if not self._services.policy.may_decide():
-            raise refusal("policy_stale", STALE)
-
-    async def _guard(self) -> None:
-        """End a stream on which nothing comes: what is checked with each piece is checked each second as well.
-
-        **Security**: page 12 rule 12: within 5 s, `POLL_SECONDS` of the switches included.
-        """
-        deadline = monotonic() + self._reach.stream_max_seconds
-        while not self._stopped:
-            await sleep(GUARD_SECONDS)
-            try:
-                self._check_stream(deadline)
-            except Refusal as ended:
-                self._stopped = ended.detail
-        if self._response is not None:
-            self._response.stop()
 
     async def _end(self, flow: e.Flow[Finished], relayed: e.AnswerRelayed) -> bool:
         """Let the flow record the end; whether the answer may end properly."""

@@ -16,9 +16,7 @@ _POLICY_CODES = frozenset({"engine_failed", "policy_unavailable", "policy_stale"
 
 
 def dispatch_failed(failed: UpstreamError) -> DispatchFailed:
-    """How sending ended. Raises the refusal of a caller's body that ended early."""
-    if failed.refused is not None:
-        raise failed.refused
+    """How an exchange ended that the caller's own body did not end."""
     kind = "timeout" if isinstance(failed, UpstreamTimeout) else "failed"
     return DispatchFailed(kind if failed.sent else "not_sent", failed.code, failed.detail)  # type: ignore[arg-type]
 

@@ -227,6 +227,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.export.exporter
     gateway.export.starting_client
     gateway.flow.driver
+    gateway.flow.guard_driver
     gateway.flow.services
     gateway.flow.switches
     gateway.ledger.outcomes_driver

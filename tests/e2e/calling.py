@@ -9,12 +9,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
 
 from tests.e2e.harness import GateProcess, StartFailed, read_config, tidegate
 from tests.e2e.raw import Answer, exchange, request
 
 LIST = "/c/servicenow/api/now/table/incident"
 JSON_TYPE = {"Content-Type": "application/json"}
+FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
 WAIT_SECONDS = 30.0
 TAIL_RECORDS = 100
 POLL_SECONDS = 0.05
@@ -46,6 +48,20 @@ def call(
     }
     payload = json.dumps(body).encode() if body is not None else None
     return exchange(gate.url, request(method, target, sent, payload), hold_open=True)
+
+
+def upload_target(gate: GateProcess, tenant: str = "acme") -> str:
+    """An upload URL's target at the gate, as Slack's first step gives it."""
+    form = urlencode({"filename": "a.txt", "length": 5}).encode()
+    token = gate.token("dev", "developer", tenant=tenant)
+    sent = {"Host": host(gate), "Authorization": f"Bearer {token}", **FORM_TYPE}
+    answer = exchange(gate.url, request("POST", "/c/slack/api/files.getUploadURLExternal", sent, form), hold_open=True)
+    if answer.status != 200:
+        raise AssertionError(answer.body)
+    parts = urlsplit(answer.json()["upload_url"])
+    if parts.netloc != host(gate):
+        raise AssertionError(parts.netloc)
+    return f"{parts.path}?{parts.query}"
 
 
 def recorded(gate: GateProcess, answer: Answer) -> list[dict[str, Any]]:

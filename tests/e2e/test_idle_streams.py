@@ -1,4 +1,4 @@
-"""A stream on which nothing comes ends within five seconds of a kill switch, and at its longest life (page 12, rule 12)."""
+"""A stream on which nothing comes, answer or upload, ends soon after a kill switch, and at its longest life (rule 12)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.calling import LIST, call, host, recorded, until
-from tests.e2e.harness import GateProcess, edit_config, init_directory
+from tests.e2e.calling import LIST, call, host, recorded, until, upload_target
+from tests.e2e.harness import GateProcess, StandIns, edit_config, init_directory, point_at_stand_ins
 from tests.e2e.hostile import HostileUpstream
-from tests.e2e.raw import Answer, request
+from tests.e2e.raw import Answer, read_answer, request
 
 CUT_WITHIN_SECONDS = 5.0
 LONGEST_LIFE_SECONDS = 12
 READ_SECONDS = 20.0
+SENT_BYTES = 4 << 20
 
 
 @pytest.fixture(scope="module")
-def streaming(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GateProcess]:
-    """A gate in front of a service that says one thing and then nothing."""
+def streaming(tmp_path_factory: pytest.TempPathFactory, stand_ins: StandIns) -> Iterator[GateProcess]:
+    """A gate in front of a service that says one thing and then nothing, and of one that takes uploads."""
     directory = init_directory(tmp_path_factory.mktemp("streaming") / "gate")
+    point_at_stand_ins(directory, stand_ins)
     with HostileUpstream.start() as upstream:
         here = {"servicenow": {"base_url": f"http://127.0.0.1:{upstream.port}"}}
         edit_config(directory, {"instances": here, "limits": {"stream_max_seconds": LONGEST_LIFE_SECONDS}})
@@ -108,3 +110,43 @@ def test_cut_stream_is_recorded_with_its_reason_when_a_switch_ended_it(streaming
         _rest(link)
     assert until("the end is recorded", lambda: _cut(streaming, begun)) == "a kill switch ended the stream"
     assert call(streaming, "DELETE", "/v1/switches/tenant/acme", token=operator).status == 200
+
+
+@contextmanager
+def _upload(gate: GateProcess, tenant: str) -> Iterator[socket.socket]:
+    """An upload of a tenant whose caller stops after the first megabytes."""
+    parts, target = urlsplit(gate.url), upload_target(gate, tenant)
+    with socket.create_connection((parts.hostname, parts.port), timeout=READ_SECONDS) as link:
+        headers = {"Host": host(gate), "Content-Type": "text/plain", "Content-Length": str(2 * SENT_BYTES)}
+        link.sendall(request("POST", target, headers) + b"x" * SENT_BYTES)
+        yield link
+
+
+def _ended(gate: GateProcess, link: socket.socket, limit_seconds: float) -> Answer:
+    """What the caller of a stalled upload is answered, which is what is recorded."""
+    started = time.monotonic()
+    answer = read_answer(link)
+    assert time.monotonic() - started < limit_seconds
+    records = recorded(gate, answer)
+    assert [record["kind"] for record in records] == ["intent", "outcome"]
+    assert records[-1]["action"]["code"] == answer.code
+    return answer
+
+
+@pytest.mark.parametrize(
+    "scope", ["tenant/killed", "tenant/killed/connector/slack-upload", "tenant/killed/subject/dev"]
+)
+def test_stalled_upload_ends_when_a_switch_is_set(streaming: GateProcess, scope: str) -> None:
+    operator = streaming.token("op", "operator", tenant="killed")
+    with _upload(streaming, "killed") as link:
+        assert call(streaming, "PUT", f"/v1/switches/{scope}", {"reason": "drill"}, token=operator).status == 200
+        answer = _ended(streaming, link, CUT_WITHIN_SECONDS)
+    assert (answer.status, answer.code) == (403, "killed")
+    assert call(streaming, "DELETE", f"/v1/switches/{scope}", token=operator).status == 200
+
+
+def test_stalled_upload_ends_at_its_longest_life_when_no_switch_is_set(streaming: GateProcess) -> None:
+    with _upload(streaming, "acme") as link:
+        answer = _ended(streaming, link, LONGEST_LIFE_SECONDS + CUT_WITHIN_SECONDS)
+    assert (answer.status, answer.code) == (408, "too_slow")
+    assert answer.json()["detail"] == "the stream reached its longest life"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.calling import call, host, recorded
+from tests.e2e.calling import call, host, recorded, upload_target
 from tests.e2e.harness import GateProcess, StandIns, edit_config, init_directory, point_at_stand_ins
 from tests.e2e.raw import Answer, exchange, read_answer, request
-
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +23,13 @@ def impatient(tmp_path_factory: pytest.TempPathFactory, stand_ins: StandIns) -> 
         yield running
 
 
-def _ticket(gate: GateProcess) -> str:
-    """An upload URL's target at the gate, as Slack's first step gives it."""
-    form = urlencode({"filename": "a.txt", "length": 5}).encode()
-    sent = {"Host": host(gate), "Authorization": f"Bearer {gate.token('dev', 'developer')}", **FORM}
-    target = "/c/slack/api/files.getUploadURLExternal"
-    answer = exchange(gate.url, request("POST", target, sent, form), hold_open=True)
-    assert answer.status == 200, answer.body
-    parts = urlsplit(answer.json()["upload_url"])
-    assert parts.netloc == host(gate)
-    return f"{parts.path}?{parts.query}"
-
-
 def _upload(gate: GateProcess, target: str, headers: dict[str, str], *pieces: bytes, slow: bool = False) -> Answer:
     sent = {"Host": host(gate), "Content-Type": "text/plain", **headers}
     return exchange(gate.url, request("POST", target, sent), *pieces, hold_open=slow)
 
 
 def test_upload_is_sent_on_when_its_ticket_is_shown_once(impatient: GateProcess) -> None:
-    target = _ticket(impatient)
+    target = upload_target(impatient)
     assert _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True).status == 200
     again = _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True)
     assert (again.status, again.code) == (401, "identity_invalid")
@@ -65,7 +51,7 @@ UNFINISHED = [
 def test_upload_is_the_callers_fault_and_recorded_when_its_body_does_not_come_whole(
     impatient: GateProcess, headers: dict[str, str], pieces: list[bytes], slow: bool, status: int, code: str
 ) -> None:
-    answer = _upload(impatient, _ticket(impatient), headers, *pieces, slow=slow)
+    answer = _upload(impatient, upload_target(impatient), headers, *pieces, slow=slow)
     assert (answer.status, answer.code) == (status, code)
     records = recorded(impatient, answer)
     assert [record["kind"] for record in records] == ["intent", "outcome"]
@@ -77,7 +63,7 @@ ELSEWHERE = [pytest.param("?", "x?", id="another file"), pytest.param("/v1/", "/
 
 @pytest.mark.parametrize(("there", "elsewhere"), ELSEWHERE)
 def test_ticket_is_refused_when_it_is_shown_elsewhere(impatient: GateProcess, there: str, elsewhere: str) -> None:
-    target = _ticket(impatient).replace(there, elsewhere, 1)
+    target = upload_target(impatient).replace(there, elsewhere, 1)
     answer = _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True)
     assert (answer.status, answer.code) == (401, "identity_invalid")
 
@@ -86,7 +72,7 @@ def test_upload_is_killed_when_a_switch_is_set_while_its_body_comes(impatient: G
     operator, parts = impatient.token("op", "operator"), urlsplit(impatient.url)
     sent = {"Host": host(impatient), "Content-Type": "text/plain", "Content-Length": "10"}
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as link:
-        link.sendall(request("POST", _ticket(impatient), sent) + b"hello")
+        link.sendall(request("POST", upload_target(impatient), sent) + b"hello")
         switched = call(impatient, "PUT", "/v1/switches/tenant/acme", {"reason": "drill"}, token=operator)
         link.sendall(b"hello")
         answer = read_answer(link)

@@ -45,6 +45,15 @@ async def test_server_answers_too_slow_when_the_body_trickles() -> None:
         writer.close()
 
 
+async def test_server_answers_too_slow_when_a_body_stalls_however_much_of_it_came_before() -> None:
+    async with running(body_read_seconds=0.3, body_min_bytes_per_second=1_000) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+        writer.write(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + b"a" * 100_000)
+        async with asyncio.timeout(5):
+            assert problem(await reader.read()) == (408, "too_slow")
+        writer.close()
+
+
 async def test_server_closes_silently_when_the_connection_is_idle() -> None:
     async with running(idle_seconds=0.2) as edge:
         assert await edge.send(b"") == b""

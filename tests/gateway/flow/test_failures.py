@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.approvals.model import ApprovalRefused
-from gateway.edge.problem import refusal
 from gateway.egress.errors import UpstreamError, UpstreamFailed, UpstreamNotSent, UpstreamTimeout
-from gateway.errors import Refusal
 from gateway.flow.events import DispatchFailed
 from gateway.flow.failures import approval_refusal, dispatch_failed, policy_refusal
 from pdp.errors import EngineFailed, InputRefused, PdpError, PolicyRefused, PolicyStale, PolicyUnavailable
@@ -30,13 +28,6 @@ ENDS: dict[str, tuple[UpstreamError, DispatchFailed]] = {
 def test_dispatch_failed_says_whether_anything_was_sent_when(case: str) -> None:
     failed, event = ENDS[case]
     assert dispatch_failed(failed) == event
-
-
-def test_dispatch_failed_raises_the_callers_fault_when_its_body_ended_early() -> None:
-    fault = refusal("malformed_request", "the body ended early")
-    with pytest.raises(Refusal) as caught:
-        dispatch_failed(UpstreamFailed("the caller's body ended early", refused=fault))
-    assert caught.value is fault
 
 
 def test_approval_refusal_denies_with_a_reason_when_the_chain_is_not_supported() -> None:
