@@ -38,13 +38,22 @@ def _free_port() -> int:
         return port
 
 
+def _answers(address: tuple[str, int]) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        socket.create_connection(address, timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
 class Processes:
     """Everything that runs beside the scenario, in one directory."""
 
     def __init__(self, directory: Path, *, free_ports: bool = False) -> None:
         self.directory = directory.resolve()
         self.config = self.directory / "tidegate.yaml"
-        self.gate_url = "http://127.0.0.1:8080"
+        self.gate_url = ""
         self._free_ports = free_ports
         self._read: GatewayConfig | None = None
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -81,6 +90,8 @@ class Processes:
         if self._free_ports:
             self._until("standins", ports_file.exists)
             self._use_free_ports(json.loads(ports_file.read_text()))
+        else:
+            self._use_configured_port()
         self._spawn("gate", ["-m", "cli.main", "gateway", "run", "--config", str(self.config)])
 
     def await_ready(self) -> None:
@@ -90,6 +101,17 @@ class Processes:
         print(
             f"The gate listens at {self.gate_url}; STAND-INS of the services run on loopback, no real one is touched.\n"
         )
+
+    def _use_configured_port(self) -> None:
+        """Where the configuration puts the gate; somebody else who answers there would be taken for it."""
+        try:
+            host, port = self._configured().endpoint(self._configured().document.listen.gate)
+        except ConfigError as error:
+            raise StartFailed(str(error)) from error
+        self.gate_url = f"http://{host}:{port}"
+        if _answers((host, port)):
+            mend = f"end what listens there, name another port in {self.config}, or add --free-ports"
+            raise StartFailed(f"port {port} of {host} is taken: {mend}")
 
     def _use_free_ports(self, ports: dict[str, int]) -> None:
         gate = f"127.0.0.1:{_free_port()}"
@@ -143,12 +165,7 @@ class Processes:
 
     def _service_listens(self) -> bool:
         service = urlsplit(self._configured().document.instances[SERVICE].base_url)
-        address = (service.hostname or "", service.port or DEFAULT_PORTS[service.scheme])
-        try:
-            socket.create_connection(address, timeout=2).close()
-        except OSError:
-            return False
-        return True
+        return _answers((service.hostname or "", service.port or DEFAULT_PORTS[service.scheme]))
 
     def wait(self) -> None:
         """Until the gate ends."""
