@@ -15,7 +15,11 @@ from gateway.edge.limits import EdgeLimits
 from gateway.edge.problem import refusal
 
 _CHUNK_LINE_MAX_BYTES: Final = 256
+CHUNKS_FREE: Final = 4_096
+CHUNK_MIN_MEAN_BYTES: Final = 16
+"""From `CHUNKS_FREE` chunks on, the chunks of a body must hold this much on average."""
 
+_BLANK = re.compile(rb"[\r\n]*+")
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n]*)?")
 
@@ -39,15 +43,19 @@ class _Chunk(StrEnum):
 
 
 class FramingWatch:
-    """Follows requests through a byte stream; `feed` raises a refusal when a limit is passed."""
+    """Follows requests through a byte stream; `feed` raises a refusal when a limit is passed.
 
-    __slots__ = ("_chunk", "_limits", "_pending", "_remaining", "body_bytes", "heads", "phase")
+    Security: every octet is looked at once, however many messages or chunks one read holds.
+    """
+
+    __slots__ = ("_chunk", "_chunks", "_limits", "_pending", "_remaining", "body_bytes", "heads", "phase")
 
     def __init__(self, limits: EdgeLimits) -> None:
         self._limits = limits
         self._pending = b""
         self._remaining = 0
         self._chunk: _Chunk | None = None
+        self._chunks = 0
         self.phase = Phase.BETWEEN
         self.heads = 0
         self.body_bytes = 0
@@ -59,36 +67,44 @@ class FramingWatch:
 
         Source: RFC 9112 §6 (framing), §7.1 (chunks and trailers).
         """
-        while data:
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        at, end = 0, len(data)
+        while at < end:
             if self.phase is not _BODY:
-                data = self._feed_head(data)
+                at = self._feed_head(data, at)
             elif self._chunk is None:
-                taken = min(self._remaining, len(data))
-                self._remaining -= taken
-                self.body_bytes += taken
-                data = data[taken:]
+                at += self._take(end - at)
                 if not self._remaining:
-                    self.phase = Phase.BETWEEN
+                    self.phase = _BETWEEN
             else:
-                data = self._feed_chunks(data)
+                at = self._feed_chunks(data, at)
 
-    def _feed_head(self, data: bytes) -> bytes:
+    def _take(self, available_bytes: int) -> int:
+        """How many of these octets belong to the body; they are counted."""
+        taken = min(self._remaining, available_bytes)
+        self._remaining -= taken
+        self.body_bytes += taken
+        return taken
+
+    def _feed_head(self, data: bytes, at: int) -> int:
+        """Where what follows the head begins; what is no whole head yet is kept."""
         if self.phase is _BETWEEN:
-            data = data.lstrip(b"\r\n")
-            if not data:
-                return b""
+            if data[at] in b"\r\n":
+                blank = _BLANK.match(data, at)
+                at = len(data) if blank is None else blank.end()
+                if at == len(data):
+                    return at
             self.phase = _HEAD
-        pending = self._pending + data if self._pending else data
-        end = pending.find(b"\r\n\r\n")
+        end = data.find(b"\r\n\r\n", at)
         if end < 0:
-            self._check_head(pending)
-            self._pending = pending
-            return b""
-        head = pending[: end + 2]
+            self._pending = data[at:] if at else data
+            self._check_head(self._pending)
+            return len(data)
+        head = data[at : end + 2]
         self._check_head(head)
-        self._pending = b""
         self._begin_body(head)
-        return pending[end + 4 :]
+        return end + 4
 
     def _check_head(self, head: bytes) -> None:
         limits = self._limits
@@ -105,7 +121,7 @@ class FramingWatch:
         self.heads += 1
         self.body_bytes = 0
         self._remaining = 0
-        self._chunk = None
+        self._chunk, self._chunks = None, 0
         length: bytes | None = None
         for name, value in _FRAMING.findall(head):
             if name[0] in b"tT":
@@ -122,35 +138,45 @@ class FramingWatch:
             self._remaining = int(length)
         self.phase = _BODY if self._chunk is not None or self._remaining else _BETWEEN
 
-    def _feed_chunks(self, data: bytes) -> bytes:
-        if self._chunk in (_Chunk.DATA, _Chunk.END):
-            taken = min(self._remaining, len(data))
-            self._remaining -= taken
+    def _feed_chunks(self, data: bytes, at: int) -> int:
+        """Where what follows the body begins, or the end of `data`."""
+        end = len(data)
+        while at < end:
             if self._chunk is _Chunk.DATA:
-                self.body_bytes += taken
-            if not self._remaining:
-                self._chunk, self._remaining = (_Chunk.END, 2) if self._chunk is _Chunk.DATA else (_Chunk.SIZE, 0)
-            return data[taken:]
-        pending = self._pending + data
-        end = pending.find(b"\r\n")
-        if (end if end >= 0 else len(pending)) > _CHUNK_LINE_MAX_BYTES:
-            raise refusal("malformed_request", "a line of the chunked body is too long")
-        if end < 0:
-            self._pending = pending
-            return b""
-        self._pending = b""
-        self._chunk_line(pending[:end])
-        return pending[end + 2 :]
+                at += self._take(end - at)
+                if not self._remaining:
+                    self._chunk, self._remaining = _Chunk.END, 2
+            elif self._chunk is _Chunk.END:
+                taken = min(self._remaining, end - at)
+                self._remaining -= taken
+                at += taken
+                if not self._remaining:
+                    self._chunk = _Chunk.SIZE
+            else:
+                line_end = data.find(b"\r\n", at, at + _CHUNK_LINE_MAX_BYTES + 2)
+                if line_end < 0:
+                    if end - at > _CHUNK_LINE_MAX_BYTES:
+                        raise refusal("malformed_request", "a line of the chunked body is too long")
+                    self._pending = data[at:]
+                    return end
+                self._chunk_line(data[at:line_end])
+                at = line_end + 2
+                if self.phase is not _BODY:
+                    return at
+        return at
 
     def _chunk_line(self, line: bytes) -> None:
         if self._chunk is _Chunk.TRAILER:
             if line:
                 raise refusal("malformed_request", "trailers are not accepted")
-            self.phase, self._chunk = Phase.BETWEEN, None
+            self.phase, self._chunk = _BETWEEN, None
             return
         match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
             raise refusal("malformed_request", "a chunk of the body states no plain size")
+        self._chunks += 1
+        if self._chunks > CHUNKS_FREE + self.body_bytes // CHUNK_MIN_MEAN_BYTES:
+            raise refusal("malformed_request", "the body comes in too many tiny chunks")
         self._remaining = int(match.group(1), 16)
         self._chunk = _Chunk.DATA if self._remaining else _Chunk.TRAILER
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.edge.framing import FramingWatch, Phase
+from gateway.edge.framing import CHUNK_MIN_MEAN_BYTES, CHUNKS_FREE, FramingWatch, Phase
 from gateway.edge.limits import EdgeLimits
 from gateway.errors import Refusal
 
+PROCESSOR_SECONDS = 5.0
+"""What is walked once takes less than one; what copies the rest of the read for each part takes many."""
 LIMITS = EdgeLimits(uri_max_bytes=100, headers_max_bytes=400, headers_max_count=5)
 
 PLAIN = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -137,3 +141,49 @@ def test_watch_only_ever_refuses_when_fed_anything(stream: bytes) -> None:
         watch.feed(stream)
     except Refusal as refusal:
         assert refusal.code in ("malformed_request", "uri_too_long", "headers_too_large")
+
+
+def _chunked(*sizes: int) -> bytes:
+    head = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (size, b"x" * size) for size in sizes) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param([1] * (CHUNKS_FREE + 300), id="one octet each"),
+        pytest.param([CHUNK_MIN_MEAN_BYTES - 1] * 20 * CHUNKS_FREE, id="a little less than the mean"),
+        pytest.param([1024] + [1] * (CHUNKS_FREE + 400), id="one large and many small"),
+    ],
+)
+def test_watch_refuses_when_chunks_are_tiny_and_many(sizes: list[int]) -> None:
+    assert refused(_chunked(*sizes)) == "malformed_request"
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param([1] * (CHUNKS_FREE - 1), id="as many as are free"),
+        pytest.param([CHUNK_MIN_MEAN_BYTES] * 3 * CHUNKS_FREE, id="many of the mean"),
+        pytest.param([1 << 20] + [1] * 2 * CHUNKS_FREE, id="many small behind a large one"),
+    ],
+)
+def test_watch_accepts_when_chunks_are_many(sizes: list[int]) -> None:
+    watch = FramingWatch(LIMITS)
+    watch.feed(_chunked(*sizes) + _chunked(*sizes))
+    assert (watch.phase, watch.heads) == (Phase.BETWEEN, 2)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        pytest.param(_chunked(*[CHUNK_MIN_MEAN_BYTES] * 100_000), id="chunks"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n" * 100_000, id="requests"),
+        pytest.param(b"\r\nGET / HTTP/1.1\r\n\r\n" * 100_000, id="requests behind empty lines"),
+        pytest.param(b"POST / HTTP/1.1\r\ncontent-length:1\r\n\r\nx" * 50_000, id="bodies"),
+    ],
+)
+def test_watch_takes_linear_time_when_one_read_holds_many_parts(stream: bytes) -> None:
+    began = time.process_time()
+    FramingWatch(LIMITS).feed(stream)
+    assert time.process_time() - began < PROCESSOR_SECONDS

@@ -63,6 +63,7 @@ REFUSED = {
     "trailers": (CHUNKED + b"\r\n1\r\na\r\n0\r\nX-A: b\r\n\r\n", 400, "malformed_request"),
     "announced trailers": (CHUNKED + b"Trailer: X-A\r\n" + CLOSE + b"0\r\n\r\n", 400, "malformed_request"),
     "a chunk without a size": (CHUNKED + b"\r\nzz\r\na\r\n0\r\n\r\n", 400, "malformed_request"),
+    "chunks of one octet without end": (CHUNKED + b"\r\n" + b"1\r\na\r\n" * 6_000, 400, "malformed_request"),
     "a chunk that is longer than it says": (CHUNKED + b"\r\n1\r\nab\r\n0\r\n\r\n", 400, "malformed_request"),
     "a compressed body": (
         b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n" + CLOSE + b"a",
