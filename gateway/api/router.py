@@ -77,11 +77,12 @@ class Router:
         return answer({"ready": not missing, "missing": missing}, status=503 if missing else 200)
 
     def missing(self) -> list[str]:
-        """What readiness lacks: `policy`, `freshness`, `ledger`, `closing`; empty when ready."""
+        """What readiness lacks: `policy` (no bundle), `freshness` (one that may not decide now), `ledger`, `closing`."""
         missing = []
-        if self.running.services.policy.current() is None:
+        policy = self.running.services.policy
+        if policy.current() is None:
             missing.append("policy")
-        elif any(state.status is not None and state.status.remaining_seconds <= 0 for state in self.running.bundles()):
+        elif not policy.may_decide():
             missing.append("freshness")
         if not self.running.services.writer.healthy:
             missing.append("ledger")

@@ -267,6 +267,11 @@ def test_expired_rulebook_is_not_taken_when_it_is_reloaded(stale: GateProcess) -
     assert call(stale, "GET", "/v1/enforcement", token=stale.token("op", "operator")).code == "policy_stale"
 
 
+def test_gate_is_not_ready_when_the_rulebook_has_expired(stale: GateProcess) -> None:
+    answer = exchange(stale.url, request("GET", "/health/ready", {"Host": host(stale)}))
+    assert (answer.status, answer.json()) == (503, {"ready": False, "missing": ["freshness"]})
+
+
 # --- no rulebook --------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def ungoverned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GateProcess]:
