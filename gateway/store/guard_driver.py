@@ -1,7 +1,8 @@
 """Watching the store's files: are they still the ones that were opened, and is there room.
 
-Guarantees: a database that was replaced, removed or gained a second name is noticed at the next check; below the
-low-water mark new work is stopped while a reserve takes the last outcomes. Leaves to the driver when to check.
+Guarantees: a database or write-ahead log that was replaced or removed, or a database that gained a second name, is noticed at
+the next check; below the low-water mark new work is stopped while a reserve takes the last outcomes. Leaves to the driver
+when to check.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from gateway.store.port import StoreUnavailable
 LOW_WATER_BYTES: Final = 256 << 20
 LOW_WATER_SHARE: Final = 20
 """One part in so many of the file system; the smaller of both marks counts, so that small volumes work at all."""
+BESIDE: Final = ("-wal", "-shm")
+"""What SQLite keeps beside a database for as long as a connection is open, under the same inodes: frames that are flushed and
+not yet copied, and who reads them. Who opens the database by its name afterwards looks for them by theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +38,31 @@ def disk_room(directory: Path) -> DiskRoom:
 
 
 class FileGuard:
-    """Remembers which file was opened."""
+    """Remembers which files were opened. Links are not followed: SQLite keeps its files beside what a link leads to."""
 
     def __init__(self, path: Path, room: Callable[[Path], DiskRoom] = disk_room) -> None:
         self._path = path
+        self._names = (str(path), *(f"{path}{suffix}" for suffix in BESIDE))
         self._room = room
-        self._identity: tuple[int, int] | None = None
+        self._identities: tuple[tuple[int, int], ...] = ()
 
     def remember(self) -> None:
-        """Take the file as it is now for the right one. Errors: `StoreUnavailable`."""
-        found = self._stat()
-        self._identity = (found.st_dev, found.st_ino)
+        """Take the files as they are now, with the database open, for the right ones. Errors: `StoreUnavailable`."""
+        self._identities = tuple((found.st_dev, found.st_ino) for found in map(_stat, self._names))
 
     def check_file(self) -> None:
-        """Errors: `StoreUnavailable` `store_replaced` when the name no longer leads to the file that was opened."""
-        found = self._stat()
-        if (found.st_dev, found.st_ino) != self._identity or found.st_nlink != 1:
-            raise StoreUnavailable("store_replaced", f"{self._path} is not the file that was opened")
+        """Errors: `StoreUnavailable` `store_replaced` when a name no longer leads to the file that was opened, or the
+        database has a second name, by which another gate could open it unseen."""
+        if self._check_names(self._names) != 1:
+            raise StoreUnavailable("store_replaced", f"{self._path} has a second name")
+
+    def check_written(self) -> None:
+        """After a commit, which the database and its log hold. Errors: `StoreUnavailable` `store_replaced`, fatal: what was
+        committed is not where anybody looks for it, and it can no longer be taken back."""
+        try:
+            self._check_names(self._names[:2])
+        except StoreUnavailable as error:
+            raise StoreUnavailable(error.code, error.detail, fatal=True) from error
 
     def is_low(self) -> bool:
         """Whether free space is below the low-water mark."""
@@ -60,8 +72,19 @@ class FileGuard:
             raise StoreUnavailable("store_replaced", f"{self._path.parent}: {error.strerror}") from error
         return room.free_bytes < min(LOW_WATER_BYTES, room.total_bytes // LOW_WATER_SHARE)
 
-    def _stat(self) -> os.stat_result:
-        try:
-            return os.stat(self._path)
-        except OSError as error:
-            raise StoreUnavailable("store_replaced", f"{self._path}: {error.strerror}") from error
+    def _check_names(self, names: tuple[str, ...]) -> int:
+        """How many names the database has, when each of `names` leads to its file."""
+        count = 0
+        for name, identity in zip(names, self._identities, strict=False):
+            found = _stat(name)
+            if (found.st_dev, found.st_ino) != identity:
+                raise StoreUnavailable("store_replaced", f"{name} is not the file that was opened")
+            count = count or found.st_nlink
+        return count
+
+
+def _stat(name: str) -> os.stat_result:
+    try:
+        return os.lstat(name)
+    except OSError as error:
+        raise StoreUnavailable("store_replaced", f"{name}: {error.strerror}") from error

@@ -1,9 +1,10 @@
 """The SQLite driver's writing side.
 
 Guarantees: one transaction and one flush per batch (`synchronous=FULL`, `BEGIN IMMEDIATE`); the log's head is read
-inside the transaction, so several processes may share one file; nothing is acknowledged when the file is not the one
-that was opened. At opening the newest records of each log are verified against the stored head. Leaves to
-`process_driver` where it runs, reads to `sqlite_reads_driver`.
+inside the transaction, so several processes may share one file; nothing is acknowledged when the files are not the ones
+that were opened, and a batch that is refused for it is not kept, or, when it was committed already, ends the process. At
+opening the newest records of each log are verified against the stored head. Leaves to `process_driver` where it runs, reads
+to `sqlite_reads_driver`.
 """
 
 from __future__ import annotations
@@ -118,7 +119,6 @@ class SqliteAppender:
     def append_batch(self, items: Sequence[BatchItem]) -> list[BatchResult]:
         """Commit a batch; see the port."""
         connection, effects = self._opened()
-        self._guard.check_file()
         self._check_checkpointer(connection)
         low = self._guard.is_low()
         batch = _Batch(self._clock())
@@ -126,6 +126,7 @@ class SqliteAppender:
             connection.execute("BEGIN IMMEDIATE")
             results = [self._add(item, batch, connection, effects, low) for item in items]
             self._write(batch, connection)
+            self._guard.check_file()
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back(connection)
@@ -133,14 +134,14 @@ class SqliteAppender:
         except BaseException:
             self._roll_back(connection)
             raise
-        self._guard.check_file()
+        self._guard.check_written()
         return results
 
     def tidy(self) -> None:
         """Check the file and the room, drop what has expired; see the port."""
         connection, _ = self._opened()
-        self._guard.check_file()
         self._check_checkpointer(connection)
+        self._guard.check_file()
         if self._guard.is_low():
             raise StoreUnavailable("disk_low", "free disk is below the low-water mark")
         now = self._clock()
@@ -209,6 +210,7 @@ class SqliteAppender:
         if checkpointer is None:
             return
         if checkpointer.failure is not None:
+            self._guard.check_file()
             raise checkpointer.failure
         if checkpointer.finish_due:
             checkpointer.finish_due = False

@@ -78,6 +78,95 @@ def test_batch_is_not_acknowledged_when_the_file_gets_a_second_name_while_it_is_
     assert _code(lambda: appender.append_batch([_item()])) == "store_replaced"
 
 
+def _replace(path: Path) -> None:
+    """Put the same bytes there under another inode."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+@pytest.mark.parametrize("disturb", [Path.unlink, _replace], ids=["removed", "another file"])
+def test_batch_is_not_acknowledged_when_what_lies_beside_the_database_is(
+    disturb: Callable[[Path], None], suffix: str, appender: SqliteAppender, world: _Disturbed, tmp_path: Path
+) -> None:
+    _append(appender)
+    beside = tmp_path / f"tidegate.db{suffix}"
+    world.at_clock = lambda: disturb(beside)
+    assert _code(lambda: appender.append_batch([_item()])) == "store_replaced"
+    assert _code(lambda: appender.append_batch([_item()])) == "store_replaced"
+    assert _code(appender.tidy) == "store_replaced"
+
+
+def test_what_was_acknowledged_is_kept_when_the_log_was_removed_and_the_store_is_closed(
+    appender: SqliteAppender, tmp_path: Path
+) -> None:
+    _append(appender)
+    (tmp_path / "tidegate.db-wal").unlink()
+    assert _code(appender.tidy) == "store_replaced"
+    appender.close_writer()
+    assert _records(tmp_path / "tidegate.db") == 1
+
+
+def test_batches_go_on_when_the_log_was_emptied_by_its_own_checkpoint(appender: SqliteAppender, tmp_path: Path) -> None:
+    _append(appender)
+    assert appender._connection is not None
+    appender._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert (tmp_path / "tidegate.db-wal").stat().st_size == 0
+    assert _append(appender).seq == 1
+
+
+def _records(path: Path) -> int:
+    found = sqlite3.connect(path)
+    (count,) = found.execute("SELECT count(*) FROM records").fetchone()
+    found.close()
+    return int(count)
+
+
+def _at_commit(appender: SqliteAppender, act: Callable[[], object]) -> None:
+    """Act once, after the last check before a commit and before the commit itself."""
+    acts = [act]
+
+    def traced(statement: str) -> None:
+        if statement == "COMMIT" and acts:
+            acts.pop()()
+
+    assert appender._connection is not None
+    appender._connection.set_trace_callback(traced)
+
+
+def test_nothing_is_kept_of_a_batch_when_the_file_gets_a_second_name_while_it_is_written(
+    appender: SqliteAppender, world: _Disturbed, tmp_path: Path
+) -> None:
+    twin = tmp_path / "twin.db"
+    world.at_clock = lambda: os.link(tmp_path / "tidegate.db", twin)
+    with pytest.raises(StoreUnavailable) as caught:
+        appender.append_batch([_item()])
+    assert (caught.value.code, caught.value.fatal) == ("store_replaced", False)
+    assert _records(tmp_path / "tidegate.db") == 0
+    twin.unlink()
+    assert _append(appender).seq == 0
+
+
+def test_batch_is_acknowledged_when_the_file_gets_a_second_name_with_its_commit_and_the_next_is_not(
+    appender: SqliteAppender, tmp_path: Path
+) -> None:
+    _at_commit(appender, lambda: os.link(tmp_path / "tidegate.db", tmp_path / "twin.db"))
+    assert _append(appender).seq == 0
+    assert _code(lambda: appender.append_batch([_item()])) == "store_replaced"
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_failure_is_fatal_when_a_file_goes_with_the_commit(
+    suffix: str, appender: SqliteAppender, tmp_path: Path
+) -> None:
+    path = tmp_path / f"tidegate.db{suffix}"
+    _at_commit(appender, lambda: os.rename(path, tmp_path / "moved"))
+    with pytest.raises(StoreUnavailable) as caught:
+        appender.append_batch([_item()])
+    assert (caught.value.code, caught.value.fatal) == ("store_replaced", True)
+
+
 def test_store_is_found_replaced_while_nothing_is_written(appender: SqliteAppender, tmp_path: Path) -> None:
     path, moved = tmp_path / "tidegate.db", tmp_path / "moved.db"
     appender.tidy()
