@@ -44,7 +44,8 @@ _BODIED = frozenset({"POST", "PUT", "PATCH"})
 _UTF8 = frozenset({"utf-8", "utf8"})
 _FORM_BODY = re.compile(rb"(?:[^;%\x00-\x20\x7f-\xff]|%[0-9A-Fa-f]{2})*")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=?-]{1,70}")
-_DISPOSITION = re.compile(r"form-data; ?name=\"([^\"\\\r\n]+)\"(?:; ?filename=\"([^\"\\\r\n]*)\")?")
+_DISPOSITION = re.compile(r"form-data; ?name=\"([^\"\\\r\n]+)\"(?:; ?filename=\"([^\"\\\r\n]+)\")?")
+_CHARSET_FIELD = "_charset_"  # RFC 7578 §4.6: it sets the charset of the other fields
 
 
 class Body(Value, frozen=True):
@@ -101,21 +102,29 @@ def check_media_type(kind: str, content_type: str | None) -> dict[str, str]:
     expected = MEDIA_TYPES[kind]
     if content_type == expected and kind != "multipart":
         return {}
-    found = _MEDIA_TYPE.fullmatch(content_type or "")
-    if found is None or found[1].lower() != expected:
+    media_type, parameters = _media_type(content_type or "")
+    if media_type != expected:
         raise refusal("malformed_request", f"the body of this action is {expected}")
-    parameters: dict[str, str] = {}
-    for name, value in _PARAMETER.findall(found[2]):
-        lowered = name.lower()
-        if lowered in parameters:
-            raise refusal("malformed_request", "a parameter of the content type stands twice")
-        parameters[lowered] = value.strip('"')
     allowed = {"charset", "boundary"} if kind == "multipart" else {"charset"}
     if not parameters.keys() <= allowed or parameters.get("charset", "utf-8").lower() not in _UTF8:
         raise refusal("malformed_request", f"the body of this action is {expected} in UTF-8")
     if kind == "multipart" and _BOUNDARY.fullmatch(parameters.get("boundary", "")) is None:
         raise refusal("malformed_request", "a multipart body needs one boundary")
     return parameters
+
+
+def _media_type(text: str) -> tuple[str, dict[str, str]]:
+    """Type in lower case and parameters by lower-case name; an empty type for a text that is none."""
+    found = _MEDIA_TYPE.fullmatch(text)
+    if found is None:
+        return "", {}
+    parameters: dict[str, str] = {}
+    for name, value in _PARAMETER.findall(found[2]):
+        lowered = name.lower()
+        if lowered in parameters:
+            raise refusal("malformed_request", "a parameter of a content type stands twice")
+        parameters[lowered] = value.strip('"')
+    return found[1].lower(), parameters
 
 
 def _parse_json(raw: bytes, max_bytes: int) -> JsonValue:
@@ -177,6 +186,9 @@ def stands_twice(name: str) -> Refusal:
 def _parse_multipart(raw: bytes, boundary: str) -> dict[str, JsonValue]:
     """Fields and files of a multipart body without preamble, epilogue or transfer encodings.
 
+    **Security**: services read these bodies with parsers that also take a bare line feed or carriage return for a line
+    end, decode a field by its part's charset, open nested parts, or take a file without a name for a field; each of that
+    would show the service another call than was decided.
     **Source**: RFC 7578 §4, RFC 2046 §5.1.1.
     """
     fields: dict[str, JsonValue] = {}
@@ -203,6 +215,8 @@ def _parts(raw: bytes, delimiter: bytes) -> Iterator[tuple[bytes, bytes]]:
     if len(pieces) - 2 > MULTIPART_PARTS_MAX:
         raise refusal("malformed_request", f"a multipart body holds at most {MULTIPART_PARTS_MAX} parts")
     for piece in pieces[1:-1]:
+        if delimiter in piece:
+            raise refusal("malformed_request", "the multipart body holds its boundary inside a part")
         head, separator, content = piece.partition(b"\r\n\r\n")
         if not separator or not head.startswith(b"\r\n") or len(head) > PART_HEADERS_MAX_BYTES:
             raise refusal("malformed_request", "a part of the multipart body has no proper head")
@@ -210,6 +224,7 @@ def _parts(raw: bytes, delimiter: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _part_head(head: bytes) -> tuple[str, str | None, str]:
+    """Name, file name (None: a field) and media type of a part."""
     headers: dict[str, str] = {}
     try:
         lines = head.decode("utf-8").split("\r\n")
@@ -220,15 +235,37 @@ def _part_head(head: bytes) -> tuple[str, str | None, str]:
         lowered = name.lower()
         if not colon or lowered in headers or lowered not in ("content-disposition", "content-type"):
             raise refusal("malformed_request", "a part carries a header that is not accepted")
-        headers[lowered] = value.strip()
+        if not line.isprintable():
+            raise refusal("malformed_request", "the head of a part holds a control character or a bare line end")
+        headers[lowered] = value.strip(" ")
     disposition = _DISPOSITION.fullmatch(headers.get("content-disposition", ""))
-    if disposition is None or not (disposition[1] + (disposition[2] or "")).isprintable():
+    if disposition is None or disposition[1] == _CHARSET_FIELD:
         raise refusal("malformed_request", "a part has no plain name")
-    return disposition[1], disposition[2], headers.get("content-type", "application/octet-stream")
+    stated = headers.get("content-type")
+    _check_part_type(stated, is_file=disposition[2] is not None)
+    return disposition[1], disposition[2], stated or "application/octet-stream"
+
+
+def _check_part_type(stated: str | None, *, is_file: bool) -> None:
+    if stated is None:
+        return
+    media_type, parameters = _media_type(stated)
+    if is_file:
+        if not media_type or media_type.startswith("multipart/"):
+            raise refusal("malformed_request", "a file of the multipart body has no plain type")
+    elif (
+        media_type != "text/plain"
+        or not parameters.keys() <= {"charset"}
+        or parameters.get("charset", "utf-8").lower() not in _UTF8
+    ):
+        raise refusal("malformed_request", "a field of the multipart body is plain text in UTF-8")
 
 
 def _field_text(content: bytes) -> str:
     try:
-        return content.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise refusal("malformed_request", "a field of the multipart body is not UTF-8") from error
+    if "\x00" in text:
+        raise refusal("malformed_request", "a field of the multipart body holds a null byte")
+    return text

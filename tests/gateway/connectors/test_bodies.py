@@ -142,11 +142,20 @@ def test_multipart_shows_fields_as_text_and_files_by_digest() -> None:
 
 
 def test_multipart_file_without_a_media_type_is_octets() -> None:
-    raw = _part("file", b"x", filename="") + b"--B--"
+    raw = _part("file", b"x", filename="x") + b"--B--"
     assert _read("multipart", MULTIPART, raw)["file"]["media_type"] == "application/octet-stream"
 
 
+@pytest.mark.parametrize(
+    "media_type", ["text/plain", "Text/Plain; charset=UTF-8", 'text/plain;charset="utf-8"', "text/plain; charset=utf8"]
+)
+def test_multipart_field_is_read_when_it_says_that_it_is_plain_text(media_type: str) -> None:
+    raw = _part("a", "ä\r\nb\n-".encode(), media_type=media_type) + b"--B--"
+    assert _read("multipart", MULTIPART, raw) == {"a": "ä\r\nb\n-"}
+
+
 _GOOD = _part("a", b"1")
+_HIDDEN = b'Content-Disposition: form-data; name="hidden"'
 _LONG = b"x" * PART_HEADERS_MAX_BYTES
 
 
@@ -172,6 +181,41 @@ _LONG = b"x" * PART_HEADERS_MAX_BYTES
         pytest.param(_GOOD.replace(b'name="a"', b'name="a\x01"') + b"--B--", id="control character in a name"),
         pytest.param(_GOOD.replace(b'name="a"', b'name="\xff"') + b"--B--", id="name not UTF-8"),
         pytest.param(_part("a", b"\xff") + b"--B--", id="field not UTF-8"),
+        pytest.param(_part("a", b"hi\n--B\n" + _HIDDEN + b"\n\n2") + b"--B--", id="part behind a bare line feed"),
+        pytest.param(_part("a", b"hi\r--B\r" + _HIDDEN + b"\r\r2") + b"--B--", id="part behind a bare return"),
+        pytest.param(_part("a", b"hi\n--B--\n") + b"--B--", id="end behind a bare line feed"),
+        pytest.param(_part("a", b"hi --B--") + b"--B--", id="boundary in the middle of a field"),
+        pytest.param(_part("a", b"\n--B\n", filename="f") + b"--B--", id="boundary in a file"),
+        pytest.param(
+            _part("a", b"1", media_type="text/plain\n" + _HIDDEN.decode()) + b"--B--", id="line feed in a head"
+        ),
+        pytest.param(_part("a", b"1", media_type="text/plain\r" + _HIDDEN.decode()) + b"--B--", id="return in a head"),
+        pytest.param(_part("a", b"1", media_type="text/plain\x0b") + b"--B--", id="vertical tab in a head"),
+        pytest.param(_part("a", b"1", media_type="text/plain\u0085") + b"--B--", id="next line in a head"),
+        pytest.param(_part("a", b"1", media_type="text/plain\r\n text/html") + b"--B--", id="folded head"),
+        pytest.param(
+            _part("a", b"1", media_type="text/plain\r\nContent-Type: text/html") + b"--B--",
+            id="header that stands twice",
+        ),
+        pytest.param(_part("a", b"1\n\n2").replace(b"\r\n\r\n", b"\n\n") + b"--B--", id="head that ends in line feeds"),
+        pytest.param(_part("a", b"+AGE-", media_type="text/plain; charset=utf-7") + b"--B--", id="field in UTF-7"),
+        pytest.param(_part("a", b"1", media_type="text/plain; charset=utf-16") + b"--B--", id="field in UTF-16"),
+        pytest.param(_part("a", b"1", media_type='text/plain; charset="latin1"') + b"--B--", id="field in Latin-1"),
+        pytest.param(
+            _part("a", b"1", media_type="text/plain; charset=utf-8; charset=utf-7") + b"--B--",
+            id="field in two charsets",
+        ),
+        pytest.param(_part("a", b"1", media_type="text/plain; format=flowed") + b"--B--", id="field with a parameter"),
+        pytest.param(_part("a", b"{}", media_type="application/json") + b"--B--", id="field of another type"),
+        pytest.param(_part("a", b"1", media_type="") + b"--B--", id="field of no type"),
+        pytest.param(_part("a", b"1", media_type="multipart/mixed; boundary=z") + b"--B--", id="field of parts"),
+        pytest.param(
+            _part("a", b"1", filename="f", media_type="Multipart/mixed; boundary=z") + b"--B--", id="file of parts"
+        ),
+        pytest.param(_part("a", b"1", filename="f", media_type="image") + b"--B--", id="file of half a type"),
+        pytest.param(_part("a", b"1", filename="") + b"--B--", id="file without a name, which some take for a field"),
+        pytest.param(_part("_charset_", b"utf-7") + b"--B--", id="field that sets the charset of the others"),
+        pytest.param(_part("a", b"1\x002") + b"--B--", id="null byte in a field"),
         pytest.param(b"--B\r\nContent-Disposition: " + _LONG + b"\r\n\r\n1\r\n--B--", id="head too long"),
         pytest.param(
             b"".join(_part(f"a{n}", b"") for n in range(MULTIPART_PARTS_MAX + 1)) + b"--B--", id="a part too many"
