@@ -28,7 +28,12 @@ class StoreOwner:
 
     def __init__(self, path: Path, patience_seconds: float = PATIENCE_SECONDS) -> None:
         """Take it. Errors: `StoreUnavailable` `store_in_use` while another process has it, `store_missing` when the
-        lock cannot be made."""
+        lock cannot be made, `store_linked` when `path` is a link: SQLite keeps its log beside the file that it leads to, and
+        who names that file directly would look for a lock there."""
+        if path.is_symlink():
+            raise StoreUnavailable(
+                "store_linked", f"{path} is a link; let `store` name the file itself: {os.path.realpath(path)}"
+            )
         lock = path.with_name(path.name + LOCK_SUFFIX)
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -213,3 +213,10 @@ def test_replaced_file_is_told_before_what_its_checkpoints_met(
     assert _code(lambda: act(appender)) == "store_replaced"
     (tmp_path / "moved.db").rename(tmp_path / "tidegate.db")
     assert _code(lambda: act(appender)) == "store_io_error"
+
+
+def test_store_does_not_open_when_its_path_is_a_link(tmp_path: Path, world: _Disturbed) -> None:
+    (tmp_path / "store.db").touch()
+    (tmp_path / "link.db").symlink_to(tmp_path / "store.db")
+    linked = SqliteAppender(tmp_path / "link.db", keys=KEYS, clock=world.clock, room=world.room)
+    assert _code(linked.open_writer) == "store_missing"

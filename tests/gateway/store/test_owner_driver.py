@@ -61,5 +61,22 @@ def test_store_cannot_be_owned_when_the_lock_is_a_link(tmp_path: Path) -> None:
     assert _refused(tmp_path / "a.db") == "store_missing"
 
 
+def test_store_cannot_be_owned_by_a_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "store.db").touch()
+    (tmp_path / "link.db").symlink_to(tmp_path / "store.db")
+    (tmp_path / "loose.db").symlink_to(tmp_path / "absent.db")
+    assert _refused(tmp_path / "link.db") == "store_linked"
+    assert _refused(tmp_path / "loose.db") == "store_linked"
+    StoreOwner(tmp_path / "store.db").release()
+
+
+def test_store_is_in_use_by_every_way_through_the_directories_that_hold_it(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "state").symlink_to(tmp_path / "volume")
+    owner = StoreOwner(tmp_path / "volume" / "a.db")
+    assert _refused(tmp_path / "state" / "a.db") == "store_in_use"
+    owner.release()
+
+
 def test_store_cannot_be_owned_when_its_directory_is_missing(tmp_path: Path) -> None:
     assert _refused(tmp_path / "none" / "a.db") == "store_missing"
