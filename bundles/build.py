@@ -30,7 +30,7 @@ from bundles.samples import sample_inputs
 from bundles.sequence import SequenceFile, write_durably
 from bundles.source import read_data_source, read_source
 from bundles.source_layout import BundleSource, sources_digest
-from bundles.trusted_set import TrustedKey, TrustPolicy, read_sequence, verify_bundle
+from bundles.trusted_set import TrustedKey, TrustPolicy, read_sequence, read_unverified, verify_bundle
 
 ENTRYPOINT: Final = "tidegate/decision"
 SAMPLE_PROBES_COUNT: Final = 64
@@ -263,8 +263,7 @@ def check_rebuild(content: BundleContent, *, opa: Opa) -> None:
 def inspect_bundle(raw: bytes) -> dict[str, JsonValue]:
     """What an archive says about itself; nothing of it was verified."""
     files = read_archive(raw, ArchiveLimits())
-    signed = SIGNATURES_FILE in files
-    files.pop(SIGNATURES_FILE, None)
+    signatures = files.pop(SIGNATURES_FILE, None)
     content = read_content(files)
     actions: list[JsonValue] = [
         action.name for manifest in load_manifests(content.data).values() for action in manifest.actions
@@ -272,8 +271,9 @@ def inspect_bundle(raw: bytes) -> dict[str, JsonValue]:
     return {
         "digest": f"sha256:{sha256_hex(raw)}",
         "revision": content.revision,
-        "signed": signed,
+        "signed": signatures is not None,
         "verified": False,
+        "signature": read_unverified(signatures) if signatures is not None else None,
         "profile": content.profile,
         "cacheable": content.cacheable,
         "entrypoints": list(content.entrypoints),

@@ -105,5 +105,6 @@ def _refusal(answer: RemoteAnswer, *, head_only: bool) -> BundleRefused | Bundle
         except ValueError:
             document = {}
         if isinstance(document, dict) and answer.status < 500:
-            return BundleRefused(str(document.get("code", "refused")), str(document.get("detail", "")))
+            why = document.get("detail") or document.get("title") or f"the service answered {answer.status}"
+            return BundleRefused(str(document.get("code", "refused")), str(why))
     return BundleUnavailable("bundle_service_status", f"the service answered {answer.status}")

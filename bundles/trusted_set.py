@@ -21,7 +21,10 @@ SIGNATURES_MAX_BYTES: Final = 4 << 20
 CLOCK_LEEWAY_SECONDS: Final = 60
 DEFAULT_PLUGIN: Final = "_default"  # What `opa build` writes; any other name asks for a verifier nobody here has.
 
-__all__ = ["Probe", "TrustPolicy", "TrustedBundle", "TrustedKey", "VerifyBundle", "read_sequence", "verify_bundle"]
+__all__ = [
+    "Probe", "TrustPolicy", "TrustedBundle", "TrustedKey", "VerifyBundle",
+    "read_sequence", "read_unverified", "verify_bundle",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,26 @@ def read_sequence(raw: bytes, trust: TrustPolicy) -> int:
     _, payload = _verify_signature(_one_signature(files.get(SIGNATURES_FILE)), trust)
     claims = read_claims(payload)
     return claims.sequence if claims.name == trust.name else 0
+
+
+def read_unverified(raw_signatures: bytes) -> dict[str, JsonValue]:
+    """What a signatures file says by whom and for what it was made; nobody has checked it. Absent claims are null.
+
+    Raises :class:`BundleRefused` for one that cannot be read.
+    """
+    jws = parse_jws(_one_signature(raw_signatures), payload_max_bytes=SIGNATURES_MAX_BYTES)
+    said = jws.unverified_payload
+    return {
+        "keyid": jws.unverified_header.get("kid", said.get("keyid")),
+        "algorithm": jws.unverified_header.get("alg"),
+        "name": said.get("tidegate_name"),
+        "sequence": said.get("tidegate_seq"),
+        "epoch": said.get("tidegate_epoch"),
+        "audience": said.get("aud"),
+        "scope": said.get("scope"),
+        "issued_at": said.get("iat"),
+        "expires_at": said.get("exp"),
+    }
 
 
 def _one_signature(raw_signatures: bytes | None) -> str:

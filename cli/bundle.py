@@ -43,6 +43,9 @@ from cli.output import JSON_OPTION, emit, shown
 from cli.token import ttl_seconds
 from pdp.agreement import Difference, agree
 
+LISTED_MAX: Final = 12
+"""A mapping with more entries is counted when it is told in words."""
+
 app = typer.Typer(help="Build, sign, verify and inspect signed bundles.", no_args_is_help=True)
 
 ARCHIVE: Final = typer.Argument(..., help="The bundle archive.", dir_okay=False)
@@ -266,12 +269,23 @@ def inspect(
 
     document = guarded(work, as_json)
 
-    def words(console: Console) -> None:
-        for field, value in document.items():
-            listed = ", ".join(map(str, value)) if isinstance(value, (list, dict)) else value
-            console.print(f"{field}: {shown(listed)}")
+    emit(as_json, document, lambda out: _say_inspected(out, document))
 
-    emit(as_json, document, words)
+
+def _say_inspected(out: Console, document: dict[str, Any]) -> None:
+    for field, value in document.items():
+        if isinstance(value, dict) and len(value) <= LISTED_MAX:
+            out.print(f"{shown(field)}:")
+            for name, one in value.items():
+                out.print(f"  {shown(name)}: {shown(_listed(one))}")
+        elif isinstance(value, dict):
+            out.print(f"{shown(field)}: {len(value)} (--json lists them)")
+        else:
+            out.print(f"{shown(field)}: {shown(_listed(value))}")
+
+
+def _listed(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 class _Steps:

@@ -54,12 +54,13 @@ def emit(as_json: bool, document: Any, words: Callable[[Console], None]) -> None
 
 
 def fail(code: str, detail: str, *, status: int = EXIT_REFUSED, as_json: bool = False) -> NoReturn:
-    """End with a stable code and one sentence."""
+    """End with a stable code and what is wrong: a sentence, or the lines of a compiler, which stay lines."""
     if as_json:
         sys.stdout.write(json.dumps({"error": {"code": code, "detail": detail}}, ensure_ascii=False) + "\n")
     else:
         from rich.console import Console
 
         errors = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        errors.print(f"[red]{shown(code)}[/red]: {shown(detail)}")
+        lines = "\n  ".join(shown(line.expandtabs(2)) for line in detail.splitlines())
+        errors.print(f"[red]{shown(code)}[/red]: {lines}")
     raise typer.Exit(status)

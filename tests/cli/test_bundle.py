@@ -46,6 +46,7 @@ def test_bundle_is_built_verified_inspected_and_signed_again(workplace: Path) ->
     assert said["digest"] == built["digest"] and said["expires_at"] is not None
     status, inside = _json("inspect", "out.tar.gz")
     assert (status, inside["verified"], inside["actions"]) == (0, False, ["shop.order.read"])
+    assert (inside["signature"]["name"], inside["signature"]["sequence"]) == ("main", 5)
     status, signed = _json("sign", "out.tar.gz", "--key", "bundle.pem", "--out", "again.tar.gz")
     assert (status, signed["sequence"]) == (0, 5)
     assert _run("verify", "again.tar.gz", "--key", "bundle.pem", "--rebuild")[0] == 0
@@ -56,7 +57,10 @@ def test_words_are_printed_when_no_json_is_asked(workplace: Path) -> None:
     status, out = _run(*BUILD)
     assert status == 0 and "sequence 1" in out and "both engines agree" in out and "warning: policies/shop" in out
     assert "sequence 1" in _run("verify", "out.tar.gz", "--key", "bundle.pub", "--rebuild")[1]
-    assert "shop.order.read" in _run("inspect", "out.tar.gz")[1]
+    inspected = _run("inspect", "out.tar.gz")[1]
+    assert (
+        "shop.order.read" in inspected and "\nsignature:\n  keyid: " in inspected and "\n  sequence: 1\n" in inspected
+    )
     assert "sequence 1" in _run("sign", "out.tar.gz", "--key", "bundle.pem", "--out", "again.tar.gz")[1]
 
 
@@ -71,6 +75,8 @@ def test_build_is_refused_when_rego_is_wrong(workplace: Path) -> None:
     status, said = _json(*BUILD)
     assert (status, said["error"]["code"]) == (1, "rego_invalid") and "shop.rego:3" in said["error"]["detail"]
     assert not (workplace / "out.tar.gz").exists()
+    in_words = CliRunner().invoke(app, list(BUILD)).stderr
+    assert "shop.rego:3" in in_words and "\\u{a}" not in in_words
 
 
 UNAVAILABLE = {
