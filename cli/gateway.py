@@ -126,6 +126,22 @@ def policy_findings(uncovered_instances: Iterable[str]) -> list[Finding]:
     ]
 
 
+def tenant_findings(document: Document) -> list[Finding]:
+    """Instances and tenants whose calls no bundle decides."""
+    decided = set(document.full_bundle.tenants)
+    if "*" in decided:
+        return []
+    return [
+        Finding(
+            f"no bundle decides for the tenant {tenant} of the instance {name}: its calls are refused",
+            f"add {tenant} to the tenants of the bundle {document.full_bundle.name}, or take it out of the instance",
+        )
+        for name, instance in document.instances.items()
+        for tenant in instance.tenants
+        if tenant not in decided
+    ]
+
+
 def quarantine_findings(quarantined: Entry | None) -> list[Finding]:
     """Whether the bundle may not decide because OPA decided otherwise under it."""
     if quarantined is None:
@@ -163,6 +179,7 @@ def check_config(config: GatewayConfig) -> dict[str, Any]:
     quarantined = QuarantineStore.of(config).entries().get(merged.digest)
     found = [
         *issuer_findings(config.document),
+        *tenant_findings(config.document),
         *policy_findings(enforced["uncovered_instances"]),
         *quarantine_findings(quarantined),
     ]

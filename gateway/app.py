@@ -149,13 +149,14 @@ class Gate:
         sys.setswitchinterval(SWITCH_SECONDS)
 
     async def _watch(self) -> None:
-        """See switches that other processes set, and expire approvals whose time has come."""
+        """See switches that other processes set, expire approvals whose time has come, and count those that wait."""
         services = self._running.services
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 await services.switches.refresh(services.store)
                 await services.approvals.expire_due()
+                services.metrics.approvals_pending.set(await services.store.approvals_pending(_wall_ms()))
             except Exception as error:
                 self._log.line(EVENT_GATE, {"what": "watch_failed", "error": str(error)})
 
@@ -174,8 +175,7 @@ class Gate:
         old = self._running.assembly
         config = old.config
         if self._config_path is not None:
-            text = await asyncio.to_thread(self._config_path.read_text)
-            config = load_config(text, self._config_path.resolve().parent, os.environ)
+            config = await asyncio.to_thread(_read_config, self._config_path)
         for name in ("listen", "store", "ledger", "engine", "decision_logs"):
             if getattr(config.document, name) != getattr(old.config.document, name):
                 raise ConfigError("restart_needed", f"{name} changes only with a restart")
@@ -303,6 +303,11 @@ class Gate:
         await asyncio.to_thread(self._log.close)
 
 
+def _read_config(path: Path) -> GatewayConfig:
+    """The configuration as it is now. Blocks on the disk; raises `ConfigError`, `OSError`."""
+    return load_config(path.read_text(encoding="utf-8"), path.resolve().parent, os.environ)
+
+
 async def _highest(store: Store, sequence: SequenceFile, configured: Bundle) -> int:
     name = remembered_as(configured.name, configured.epoch)
     kept = await asyncio.to_thread(sequence.highest, name)
@@ -398,7 +403,7 @@ async def _started(
     bundles = BundleSet(pools, partial(_highest, store, sequence), BundleVerifier())
     await bundles.begin(config)
     engine = await asyncio.to_thread(_engine, config, keys.key("_gate", "record-hmac"))
-    policy = PolicyPlane(engine, lease=bundles.holds)
+    policy = PolicyPlane(engine, lease=bundles.holds, decides_for=bundles.decides_for)
     loader = PolicyLoader(policy, engine, Quarantine(QuarantineStore.of(config), policy, writer, _says(lines)))
     merged = await loader.first(config, bundles)
     services = _services(config, (store, writer), policy, keys, pools, lines)

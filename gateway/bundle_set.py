@@ -31,6 +31,7 @@ from pdp.bundle_verifier import BundleVerifier
 
 SHARE_OF_LEASE: Final = 4
 """A new bundle may cost two checks: its delta, and what that leads to."""
+EVERY_TENANT: Final = "*"
 
 Highest = Callable[[Bundle], Awaitable[int]]
 Install = Callable[[str, TrustedBundle], Awaitable[None]]
@@ -57,6 +58,7 @@ class BundleSet:
         self._verifier = verifier
         self._members: dict[str, Member] = {}
         self._guards: tuple[LeaseGuard, ...] = ()
+        self._tenants: frozenset[str] = frozenset()
         self._clocks: SystemClocks | None = None
 
     def holds(self) -> bool:
@@ -65,6 +67,10 @@ class BundleSet:
             if not guard.holds():
                 return False
         return True
+
+    def decides_for(self, tenant: str) -> bool:
+        """Whether the bundle with the policies is configured for this tenant."""
+        return tenant in self._tenants or EVERY_TENANT in self._tenants
 
     @property
     def verify(self) -> VerifyBundle:
@@ -198,6 +204,8 @@ class BundleSet:
     def _take(self, members: dict[str, Member]) -> None:
         self._members = members
         self._guards = tuple(member.guard for member in members.values() if member.guard is not None)
+        full = [member.configured for member in members.values() if not member.configured.data_only]
+        self._tenants = frozenset(tenant for configured in full for tenant in configured.tenants)
 
 
 def _restored(member: Member) -> bool:

@@ -48,7 +48,7 @@ class Answer(Value, frozen=True):
 
     document: bytes
     decision_id: str | None = None
-    cached: bool = False
+    cached: bool | None = None
 
 
 class RemotePolicy(Protocol):
@@ -105,12 +105,15 @@ class PolicyPlane:
         seconds: Callable[[], float] = time.perf_counter,
         new_id: Callable[[], str] | None = None,
         lease: Callable[[], bool] | None = None,
+        decides_for: Callable[[str], bool] | None = None,
     ) -> None:
-        """``now`` gives Unix seconds, ``seconds`` a steady clock for durations, ``lease`` says if it still holds."""
+        """``now`` gives Unix seconds, ``seconds`` a steady clock for durations, ``lease`` says if it still holds,
+        ``decides_for`` whether the bundle is a tenant's."""
         self._engine = engine
         self._now = now
         self._seconds = seconds
         self._lease = lease
+        self._decides_for = decides_for
         self._new_id = new_id if new_id is not None else FreshIds()
         self._loading = asyncio.Lock()
         self._in_force: _InForce | None = None
@@ -139,6 +142,7 @@ class PolicyPlane:
         Raises ``PolicyUnavailable``, ``PolicyStale``, ``EngineFailed`` or ``InputRefused``; an answer that is no
         acceptable decision comes back as a denial with ``decision_malformed`` or ``not_supported`` as its reason.
         """
+        self._check_tenant(policy_input.subject.tenant)
         force = self._in_force
         if force is not None and force.in_line is not None and force.in_line.ready:
             at_once = self._quiet_turns >= QUIET_TURNS
@@ -150,6 +154,7 @@ class PolicyPlane:
 
     async def decide_document(self, document: Mapping[str, Any]) -> Decided:
         """Answer a question that is a whole input document already, as simulation and replay have it."""
+        self._check_tenant(_tenant_of(document))
         started = self._seconds()
         return await self._decided(encode_document(document), started)
 
@@ -157,14 +162,17 @@ class PolicyPlane:
         """What is in force, if anything."""
         return self._in_force.active if self._in_force is not None else None
 
-    def stands(self, bundle_digest: str) -> bool:
-        """Whether a decision of that bundle is still one: it is in force and may decide."""
+    def stands(self, bundle_digest: str, tenant: str | None = None) -> bool:
+        """Whether a decision of that bundle (for a tenant) is still one: it is in force and may decide."""
         force = self._in_force
-        return force is not None and force.active.bundle.digest == bundle_digest and self._is_stale(force) is None
+        return force is not None and force.active.bundle.digest == bundle_digest and self.may_decide(tenant)
 
-    def may_decide(self) -> bool:
-        """Whether a question could be answered now: a bundle is in force that neither expired nor lost its lease."""
-        return self._in_force is not None and self._is_stale(self._in_force) is None
+    def may_decide(self, tenant: str | None = None) -> bool:
+        """Whether a question (of a tenant) could be answered now: a bundle is in force that neither expired nor lost its
+        lease, and it is the tenant's."""
+        if self._in_force is None or self._is_stale(self._in_force) is not None:
+            return False
+        return tenant is None or self._decides_for is None or self._decides_for(tenant)
 
     async def withdraw(self, bundle_digest: str) -> bool:
         """Decide with that bundle no more from this moment on; whether it was in force."""
@@ -274,6 +282,10 @@ class PolicyPlane:
             self._check_current(force)
             return force, answer
 
+    def _check_tenant(self, tenant: object) -> None:
+        if self._decides_for is not None and not (isinstance(tenant, str) and self._decides_for(tenant)):
+            raise PolicyUnavailable("no bundle decides for this tenant")
+
     def _check_current(self, force: _InForce) -> None:
         stale = self._is_stale(force)
         if stale is not None:
@@ -367,10 +379,17 @@ class _Cached:
         asked_at = self._now()
         answer = await self._policy.ask(input_bytes)
         self._cache.put(key, answer.document, cache_seconds_of(answer.document), asked_at)
-        return answer
+        return Answer(answer.document, answer.decision_id, cached=False)
 
     async def close(self) -> None:
         await self._policy.close()
+
+
+def _tenant_of(document: Mapping[str, Any]) -> object:
+    """The tenant that a question claims for its subject."""
+    subject = document.get("subject")
+    facts = subject.get("properties") if isinstance(subject, dict) else None
+    return facts.get("tenant") if isinstance(facts, dict) else None
 
 
 def _seen(task: asyncio.Task[None]) -> None:

@@ -135,7 +135,7 @@ class CallDriver:
     # -- controls and policy ----------------------------------------------------------------------------------------
 
     def _switches(self, command: c.ReadSwitches) -> e.Event:
-        stands = not command.decided_by or self._services.policy.stands(command.decided_by)
+        stands = not command.decided_by or self._services.policy.stands(command.decided_by, command.tenant)
         return e.SwitchesRead(self._services.switches.of(command.tenant), stands)
 
     async def _claim(self, command: c.LookUpClaim) -> e.Event:
@@ -161,12 +161,12 @@ class CallDriver:
         return e.ApprovalRead(approval, self._services.clock())
 
     async def _await_approval(self, command: c.AwaitApproval) -> e.Event:
-        pending = self._services.metrics.approvals_pending
-        pending.inc()
+        waiting = self._services.metrics.callers_waiting
+        waiting.inc()
         try:
             approval = await self._services.approvals.wait(command.log, command.approval_id, command.seconds)
         finally:
-            pending.dec()
+            waiting.dec()
         return e.ApprovalRead(approval, self._services.clock(), self._caller_connected())
 
     def _caller_connected(self) -> bool:

@@ -51,7 +51,7 @@ class StreamGuard:
             raise refusal(self._late_code, LONGEST_LIFE)
         if trace.subject is not None and self._services.switches.covers(trace.subject, trace):
             raise refusal("killed", KILLED)
-        if not self._services.policy.may_decide():
+        if not self._services.policy.may_decide(trace.subject.tenant if trace.subject is not None else None):
             raise refusal("policy_stale", STALE)
 
     def close(self) -> None:

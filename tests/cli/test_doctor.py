@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cli.doctor import writers
-from cli.gateway import issuer_findings, policy_findings
+from cli.gateway import issuer_findings, policy_findings, tenant_findings
 from gateway.config import Document
 from gateway.store.port import STORE_PROCESS
 from tests.e2e.harness import GateProcess, edit_config, free_port, read_config, tidegate
@@ -57,6 +57,27 @@ def test_doctor_finds_nothing_when_the_issuer_says_its_roles(copied: Path, roles
 
 def test_issuer_findings_are_empty_when_it_is_for_development(starter_directory: Path) -> None:
     assert issuer_findings(Document.model_validate(read_config(starter_directory))) == []
+
+
+@pytest.mark.parametrize(
+    ("bundle", "instance", "named"),
+    [
+        pytest.param(["*"], ["acme"], [], id="a bundle for every tenant"),
+        pytest.param(["acme", "globex"], ["acme"], [], id="an instance of one of its tenants"),
+        pytest.param(
+            ["acme"], ["globex", "acme", "initech"], ["globex", "initech"], id="an instance of others as well"
+        ),
+        pytest.param(["acme"], ["*"], ["*"], id="an instance for every tenant"),
+    ],
+)
+def test_tenant_findings_name_whom_no_bundle_decides_for(
+    starter_directory: Path, bundle: list[str], instance: list[str], named: list[str]
+) -> None:
+    document = read_config(starter_directory)
+    document["bundles"][0]["tenants"] = bundle
+    document["instances"] = {"desk": {**document["instances"]["servicenow"], "tenants": instance}}
+    found = tenant_findings(Document.model_validate(document))
+    assert [finding.what.split()[6] for finding in found] == named
 
 
 def test_policy_findings_name_every_instance_without_policy() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bundles.trusted_set import TrustedBundle
 from pdp.documents import Effect
-from pdp.errors import PolicyStale
+from pdp.errors import PolicyStale, PolicyUnavailable
 from pdp.prepared import Answer, PolicyPlane
 from pdp.wasm.host import WasmEngine
 from tests.pdp.parts import ALLOW, QUESTION, bundle_of
@@ -31,6 +31,23 @@ async def test_decide_is_stale_when_the_lease_has_ended_and_answers_when_it_hold
     holds = True
     assert (await plane.decide(QUESTION)).decision == before.decision
     assert before.decision.effect in Effect
+    await plane.close()
+
+
+async def test_nothing_is_decided_when_the_bundle_is_not_the_tenants(rules: TrustedBundle, engine: WasmEngine) -> None:
+    tenants = {"globex"}
+    plane = PolicyPlane(engine, decides_for=tenants.__contains__)
+    await plane.load(rules)
+    document = {"subject": {"properties": {"tenant": "acme"}}}
+    for question in (plane.decide(QUESTION), plane.decide_document(document), plane.decide_document({"subject": {}})):
+        with pytest.raises(PolicyUnavailable) as refused:
+            await question
+        assert refused.value.code == "policy_unavailable"
+    assert not plane.may_decide("acme") and not plane.stands(rules.digest, "acme")
+    assert plane.may_decide() and plane.may_decide("globex") and plane.stands(rules.digest, "globex")
+    tenants.add("acme")
+    decided = await plane.decide(QUESTION)
+    assert plane.stands(decided.bundle_digest, "acme")
     await plane.close()
 
 

@@ -58,8 +58,8 @@ class World:
     decides: bool = True
     rows: list[SwitchRow] = field(default_factory=list)
 
-    def may_decide(self) -> bool:
-        return self.decides
+    def may_decide(self, tenant: str | None = None) -> bool:
+        return self.decides and tenant in (None, SUBJECT.tenant)
 
     async def switches(self) -> tuple[SwitchRow, ...]:
         return tuple(self.rows)
