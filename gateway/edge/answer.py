@@ -11,14 +11,11 @@ from __future__ import annotations
 import asyncio
 import http
 from collections.abc import AsyncIterator, Iterable
-from typing import Final
 
 from aiohttp import web
 
 from gateway.edge.problem import problem_body, problem_headers
 from gateway.errors import GateMisuse, Refusal
-
-WRITE_STALL_SECONDS: Final = 60.0
 
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 _BODILESS = frozenset({204, 304})
@@ -54,8 +51,8 @@ class Answer:
         """The problem document of a refusal, with further headers."""
         return cls(refused.status, (*problem_headers(refused).items(), *headers), problem_body(refused, call_id))
 
-    async def send(self, request: web.BaseRequest, *, close: bool) -> None:
-        """Write the answer; `close` says that the connection ends with it.
+    async def send(self, request: web.BaseRequest, *, close: bool, stall_seconds: float) -> None:
+        """Write the answer; `close` says that the connection ends with it, `stall_seconds` how long the client may take none of it.
 
         Raises `ClientGone` when the client is not there any more, and whatever the body's iterator raises; after either
         the connection is to be dropped.
@@ -68,12 +65,12 @@ class Answer:
             self._write_whole(transport, body, request.method == "HEAD", close)
             protocol = request.protocol
             if protocol.writing_paused or protocol.transport is None:
-                await _drain(request)
+                await _drain(request, stall_seconds)
             return
         try:
             if transport is None:
                 raise ClientGone("the client closed before the answer")
-            await self._send_pieces(request, transport, body, close)
+            await self._send_pieces(request, transport, body, close, stall_seconds)
         finally:
             closing = getattr(body, "aclose", None)
             if closing is not None:
@@ -88,7 +85,12 @@ class Answer:
         transport.write(_encode(lines) if head_only else _encode(lines) + body)
 
     async def _send_pieces(
-        self, request: web.BaseRequest, transport: asyncio.Transport, body: AsyncIterator[bytes], close: bool
+        self,
+        request: web.BaseRequest,
+        transport: asyncio.Transport,
+        body: AsyncIterator[bytes],
+        close: bool,
+        stall_seconds: float,
     ) -> None:
         lines, declared = self._head(close)
         chunked = declared is None and self.status not in _BODILESS and request.version >= (1, 1)
@@ -98,9 +100,9 @@ class Answer:
         if request.method == "HEAD" or self.status in _BODILESS:
             return
         if chunked:
-            await _write_chunked(request, body)
+            await _write_chunked(request, body, stall_seconds)
         else:
-            await _write_plain(request, body, declared)
+            await _write_plain(request, body, declared, stall_seconds)
 
     def _head(self, close: bool) -> tuple[list[str], int | None]:
         lines = [f"HTTP/1.1 {self.status} {self.reason}"]
@@ -127,7 +129,7 @@ def _encode(lines: list[str]) -> bytes:
     return text.encode("latin-1") + b"\r\n\r\n"
 
 
-async def _drain(request: web.BaseRequest) -> None:
+async def _drain(request: web.BaseRequest, stall_seconds: float) -> None:
     """Wait while the client reads slower than we write, but not for ever."""
     protocol = request.protocol
     if protocol.transport is None:
@@ -135,28 +137,30 @@ async def _drain(request: web.BaseRequest) -> None:
     if not protocol.writing_paused:
         return
     try:
-        async with asyncio.timeout(WRITE_STALL_SECONDS):
+        async with asyncio.timeout(stall_seconds):
             await protocol._drain_helper()
     except (TimeoutError, ConnectionError) as error:
         raise ClientGone("the client does not take the answer") from error
 
 
-async def _write_chunked(request: web.BaseRequest, body: AsyncIterator[bytes]) -> None:
+async def _write_chunked(request: web.BaseRequest, body: AsyncIterator[bytes], stall_seconds: float) -> None:
     async for chunk in body:
         transport = request.transport
         if transport is None:
             raise ClientGone("the client closed during the answer")
         if chunk:
             transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-            await _drain(request)
+            await _drain(request, stall_seconds)
     transport = request.transport
     if transport is None:
         raise ClientGone("the client closed during the answer")
     transport.write(b"0\r\n\r\n")
-    await _drain(request)
+    await _drain(request, stall_seconds)
 
 
-async def _write_plain(request: web.BaseRequest, body: AsyncIterator[bytes], declared: int | None) -> None:
+async def _write_plain(
+    request: web.BaseRequest, body: AsyncIterator[bytes], declared: int | None, stall_seconds: float
+) -> None:
     written = 0
     async for chunk in body:
         transport = request.transport
@@ -166,6 +170,6 @@ async def _write_plain(request: web.BaseRequest, body: AsyncIterator[bytes], dec
         if declared is not None and written > declared:
             raise GateMisuse("an answer's body is longer than its Content-Length")
         transport.write(chunk)
-        await _drain(request)
+        await _drain(request, stall_seconds)
     if declared is not None and written != declared:
         raise GateMisuse("an answer's body is shorter than its Content-Length")

@@ -23,6 +23,12 @@ class EdgeLimits:
     headers_max_count: int = 100
     body_max_bytes: int = 1 << 20
     connections_max: int = 4_096
+    write_stall_seconds: float = 60.0
+    """How long a client may take nothing of its answer."""
+    linger_seconds: float = 5.0
+    """How long a client that is still sending may read why it was refused."""
+    half_closed_seconds: float = 2.0
+    """How long the answer may take for a client that sends no more and may have left."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -32,8 +32,6 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse | Answer]]
 ProtocolRefused = Callable[[Refusal, str | None], None]
 
 READ_BUFFER_BYTES: Final = 65_536
-LINGER_SECONDS: Final = 5.0
-HALF_CLOSED_SECONDS: Final = 2.0
 SWEEP_SECONDS: Final = 1.0
 BACKLOG: Final = 1_024
 SERVER_NAME: Final = "tidegate"
@@ -131,7 +129,7 @@ class _Connection(RequestHandler):
         """A client that has sent everything may still read: its request is answered, and no other one follows.
 
         What it left half sent is refused. The transport stays open for the answer if this returns true; after
-        `HALF_CLOSED_SECONDS` without an answer the client is taken to have left, so that nothing waits for it.
+        `half_closed_seconds` without an answer the client is taken to have left, so that nothing waits for it.
         """
         self._client_done, self._draining, self._phase_since = True, True, self._loop.time()
         if not self._receiving.is_eof() and not self._refused:
@@ -201,7 +199,11 @@ class _Connection(RequestHandler):
             self._answering = True
             close = message.should_close or self._draining or self._refused or not payload.is_eof()
             if isinstance(answer, Answer):
-                await answer.send(request, close=close or message.version < (1, 1))
+                await answer.send(
+                    request,
+                    close=close or message.version < (1, 1),
+                    stall_seconds=self._limits.write_stall_seconds,
+                )
             else:
                 await _send_response(answer, request, close)
             return not close and payload.is_eof() and self.transport is not None
@@ -232,7 +234,8 @@ class _Connection(RequestHandler):
         if not isinstance(refused, Refusal):
             raise GateMisuse("a connection was refused without a reason") from refused
         try:
-            await Answer.problem(refused).send(self._request(ERROR, EMPTY_PAYLOAD), close=True)
+            request, stall_seconds = self._request(ERROR, EMPTY_PAYLOAD), self._limits.write_stall_seconds
+            await Answer.problem(refused).send(request, close=True, stall_seconds=stall_seconds)
         except ClientGone:
             self._abort()
 
@@ -260,7 +263,7 @@ class _Connection(RequestHandler):
         if self._client_done or (not self._refused and self._receiving.is_eof()):
             transport.close()
             return
-        self._discard_until = self._loop.time() + LINGER_SECONDS
+        self._discard_until = self._loop.time() + self._limits.linger_seconds
         if transport.can_write_eof():
             transport.write_eof()
         self._resume_transport_reading()
@@ -280,8 +283,9 @@ class _Connection(RequestHandler):
             if now >= self._discard_until and self.transport is not None:
                 self.transport.abort()
         elif self._client_done:
-            if not self._answering and now - self._phase_since > HALF_CLOSED_SECONDS and self.transport is not None:
-                self.transport.close()
+            if not self._answering and now - self._phase_since > limits.half_closed_seconds:
+                if self.transport is not None:
+                    self.transport.close()
         elif self._refused or self._force_close:
             return
         elif self._watch.phase is Phase.BODY:
@@ -391,18 +395,15 @@ async def start_server(
     port: int,
     limits: EdgeLimits,
     on_protocol_refusal: ProtocolRefused = _ignore_refusal,
-    *,
-    reuse_port: bool = False,
 ) -> RunningServer:
     """Listen on `host` and `port` (0: any free one) and hand every request to `handler`.
 
     `handler` gives an `Answer` or an aiohttp response, or raises a `Refusal`. `on_protocol_refusal` is told of refusals
-    that no handler saw, with the peer's address. `reuse_port` lets several workers share a port. Raises `OSError` when
-    the port is taken.
+    that no handler saw, with the peer's address. Raises `OSError` when the port is taken.
     """
     loop = asyncio.get_running_loop()
     server = _Server(handler, loop, limits, on_protocol_refusal)
-    listener = await loop.create_server(server, host, port, backlog=BACKLOG, reuse_port=reuse_port or None)
+    listener = await loop.create_server(server, host, port, backlog=BACKLOG)
     server.sweep()
     return RunningServer(server, listener, _port(listener.sockets[0]))
 

@@ -82,9 +82,9 @@ def test_page_has_the_fixed_limits_as_they_are() -> None:
     expected = [
         [edge.connections_max],
         [edge.body_min_bytes_per_second],
-        [60],
-        [5],
-        [2],
+        [int(edge.write_stall_seconds)],
+        [int(edge.linger_seconds)],
+        [int(edge.half_closed_seconds)],
         [PoolLimits().connections_max],
         [int(UpstreamTimeouts().write_seconds)],
         [ApprovalLimits(wait_max_seconds=0, open_per_subject_max=0).waiters_max],

@@ -169,8 +169,7 @@ async def test_server_ends_the_body_when_the_client_leaves_half_way(declared: tu
             await ended.wait()
 
 
-async def test_server_gives_a_client_up_when_it_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.edge.answer.WRITE_STALL_SECONDS", 0.1)
+async def test_server_gives_a_client_up_when_it_does_not_read() -> None:
     ended = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
@@ -183,7 +182,7 @@ async def test_server_gives_a_client_up_when_it_does_not_read(monkeypatch: pytes
     async def handler(request: web.BaseRequest) -> Answer:
         return Answer(200, (), endless())
 
-    async with running(handler) as edge:
+    async with running(handler, write_stall_seconds=0.1) as edge:
         _, writer = await asyncio.open_connection("127.0.0.1", edge.server.port, limit=1024)
         writer.write(GET + b"\r\n")
         async with asyncio.timeout(5):

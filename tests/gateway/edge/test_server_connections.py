@@ -140,14 +140,6 @@ async def test_start_server_fails_when_the_port_is_taken() -> None:
             await start_server(echo, "127.0.0.1", edge.server.port, EdgeLimits())
 
 
-async def test_start_server_shares_a_port_when_asked() -> None:
-    first = await start_server(echo, "127.0.0.1", 0, EdgeLimits(), reuse_port=True)
-    second = await start_server(echo, "127.0.0.1", first.port, EdgeLimits(), reuse_port=True)
-    assert first.port == second.port
-    await first.close(1)
-    await second.close(1)
-
-
 async def test_handler_finishes_when_the_client_leaves_during_a_call() -> None:
     entered, release, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -244,13 +236,11 @@ async def test_server_closes_at_once_when_it_ends_while_a_client_lingers() -> No
         writer.close()
 
 
-async def test_server_drops_a_lingering_client_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.edge.server.LINGER_SECONDS", 0.1)
-
+async def test_server_drops_a_lingering_client_when_its_time_is_over() -> None:
     async def deny(request: web.BaseRequest) -> Answer:
         raise refusal("denied")
 
-    async with running(deny, idle_seconds=0.1) as edge:
+    async with running(deny, idle_seconds=0.1, linger_seconds=0.1) as edge:
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
         writer.write(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\na")
         assert problem(await reader.read()) == (403, "denied")
@@ -290,8 +280,7 @@ def test_server_answers_when_the_client_stops_sending_but_still_reads(
     assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]] == statuses
 
 
-async def test_server_notices_when_a_waiting_client_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.edge.server.HALF_CLOSED_SECONDS", 0.1)
+async def test_server_notices_when_a_waiting_client_left() -> None:
     noticed = asyncio.Event()
 
     async def hold(request: web.BaseRequest) -> Answer:
@@ -300,7 +289,7 @@ async def test_server_notices_when_a_waiting_client_left(monkeypatch: pytest.Mon
         noticed.set()
         return Answer(200)
 
-    async with running(hold, idle_seconds=0.2) as edge:
+    async with running(hold, idle_seconds=0.2, half_closed_seconds=0.1) as edge:
         _, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
         writer.write(GET + b"\r\n")
         await writer.drain()
