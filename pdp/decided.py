@@ -32,8 +32,8 @@ class Decided(Value, frozen=True):
     decision_id: str
     input_digest: str
     seconds: float
-    cached: bool = False
-    """Whether the engine's answer to an equal question was given again (`pdp.decision_cache`)."""
+    cached: bool | None = None
+    """Whether the engine's answer to an equal question was given again (`pdp.decision_cache`); None where none is kept."""
 
 
 @dataclass(frozen=True, slots=True)

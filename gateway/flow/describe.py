@@ -175,7 +175,7 @@ def decision_record(decided: Decided) -> Canonical:
 
 
 @lru_cache(maxsize=CACHED_MAX)
-def _decision_ends(effect: str, engine: str, reasons: tuple[Reason, ...], cached: bool) -> Ends:
+def _decision_ends(effect: str, engine: str, reasons: tuple[Reason, ...], cached: bool | None) -> Ends:
     codes = [_cut(reason.code) for reason in reasons[:REASONS_MAX]]
     value: dict[str, object] = {"id": "", "effect": effect, "engine": engine, "input": "", "reasons": codes}
     if cached:

@@ -101,7 +101,8 @@ class Metrics:
             "tidegate_ledger_outcomes_waiting", "Outcomes that could not be recorded yet.", registry=make
         )
         self.approvals_created = Counter("tidegate_approvals_created", "Approvals opened.", registry=make)
-        self.approvals_pending = Gauge("tidegate_approvals_pending", "Callers held right now.", registry=make)
+        self.approvals_pending = Gauge("tidegate_approvals_pending", "Approvals that wait for people.", registry=make)
+        self.callers_waiting = Gauge("tidegate_callers_waiting", "Held calls whose callers wait here.", registry=make)
         self.votes = Counter(
             "tidegate_approval_chain_step_decided", "Votes that decided a step.", ["decision"], registry=make
         )
@@ -146,9 +147,9 @@ class Metrics:
             durations = self._per_call.stages[stage] = _Durations(_CALL)
         durations.observe(seconds)
 
-    def observe_decision(self, engine: str, seconds: float, cached: bool = False) -> None:
-        """Time one decision took; `cached` when an answer was given again."""
-        labels = (engine, "hit" if cached else "off")
+    def observe_decision(self, engine: str, seconds: float, cached: bool | None = None) -> None:
+        """Time one decision took; `cached` as `Decided` has it."""
+        labels = (engine, "off" if cached is None else "hit" if cached else "miss")
         durations = self._per_call.decisions.get(labels)
         if durations is None:
             durations = self._per_call.decisions[labels] = _Durations(_FAST)

@@ -86,6 +86,22 @@ def test_approval_is_counted_once_when_its_call_is_repeated(gate: GateProcess) -
     assert metrics(gate)["tidegate_approvals_created_total"] == before + 1
 
 
+PENDING, WAITING = "tidegate_approvals_pending", "tidegate_callers_waiting"
+
+
+def _open_approvals(gate: GateProcess, count: int) -> None:
+    until(f"{count} approvals are counted", lambda: metrics(gate)[PENDING] == count or None)
+
+
+def test_open_approvals_are_counted_until_they_are_decided_when_no_caller_waits(brief: GateProcess) -> None:
+    _open_approvals(brief, 0)
+    held = _send(brief, "waits for a person")
+    _open_approvals(brief, 1)
+    assert metrics(brief)[WAITING] == 0
+    assert _vote(brief, held, "deny") == 200
+    _open_approvals(brief, 0)
+
+
 def test_call_is_approved_when_its_approval_waits_to_be_used(gate: GateProcess) -> None:
     held = _send(gate, "approved and unused")
     assert _vote(gate, held, "approve") == 200

@@ -80,7 +80,7 @@ def clocks() -> Clocks:
 async def decided(plane: PolicyPlane, question: PolicyInput = QUESTION) -> tuple[Effect, bool]:
     """Effect of a question, and whether the answer was given again."""
     answer = await plane.decide(question)
-    return answer.decision.effect, answer.cached
+    return answer.decision.effect, bool(answer.cached)
 
 
 async def test_decision_is_given_again_to_an_equal_question(clocks: Clocks) -> None:
@@ -93,6 +93,12 @@ async def test_decision_is_given_again_to_an_equal_question(clocks: Clocks) -> N
     assert again.decision == first.decision
     assert again.decision_id != first.decision_id, "each call has a decision of its own"
     assert again.input_digest != first.input_digest, "and the digest of its own question"
+
+
+async def test_decision_says_that_none_is_kept_when_the_bundle_does_not_ask_for_it(clocks: Clocks) -> None:
+    plane = clocks.plane(Counting())
+    await plane.load(bundle_of(b"", cacheable=True))
+    assert (await plane.decide(QUESTION)).cached is None
 
 
 async def test_decision_is_made_anew_for_another_question(clocks: Clocks) -> None:

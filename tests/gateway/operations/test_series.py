@@ -71,7 +71,9 @@ def test_metrics_add_up_when_the_same_thing_is_counted_again() -> None:
 def test_metrics_tell_kept_decisions_from_asked_ones() -> None:
     metrics = Metrics()
     metrics.observe_decision("wasm", 0.1, cached=True)
+    metrics.observe_decision("wasm", 0.1, cached=False)
     metrics.observe_decision("wasm", 0.1)
     text = metrics.exposition().decode()
     assert 'tidegate_pdp_decision_seconds_count{cache="hit",engine="wasm"} 1.0' in text
+    assert 'tidegate_pdp_decision_seconds_count{cache="miss",engine="wasm"} 1.0' in text
     assert 'tidegate_pdp_decision_seconds_count{cache="off",engine="wasm"} 1.0' in text
