@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -39,6 +42,56 @@ def test_answer_is_refused_when_it_holds_a_spelling_of_the_secret(form: bytes) -
 def test_secret_beyond_ascii_is_seen_as_text_and_as_a_header_carries_it(coding: str) -> None:
     secret = "clé-de-la-passerelle"
     assert refused(lambda: _pass(spellings([secret]), [b"x " + secret.encode(coding)])).code == "upstream_failed"
+
+
+ODD = "tok&<abc>=01'23/4+5 6~7\\8\"9ä€\U0001f511"
+PAIR = "gate:??>>~~secretpassword"
+ECHOES = [
+    pytest.param("abc/def/ghijk", b"abc%2fdef%2fghijk", id="percent in lower case"),
+    pytest.param("my long pass word", b"my+long+pass+word", id="plus for a space"),
+    pytest.param("my long pass/word", b"my+long+pass%2fword", id="plus for a space and percent in lower case"),
+    pytest.param("it's (a) secret!", b"it's%20(a)%20secret!", id="as browsers quote a part"),
+    pytest.param("abc/def?ghi=ä", b"abc/def?ghi=%C3%A4", id="as browsers quote a URL"),
+    pytest.param("pässwörd-lang-genug", b"p\\u00e4ssw\\u00f6rd-lang-genug", id="JSON in ASCII"),
+    pytest.param("pässwörd-lang-genug", b"p\\u00E4ssw\\u00F6rd-lang-genug", id="JSON in ASCII, capital digits"),
+    pytest.param("clef-\U0001f511-ici", b"clef-\\ud83d\\udd11-ici", id="JSON in ASCII, two units"),
+    pytest.param("tok&<abc>=0123", b"tok\\u0026\\u003cabc\\u003e=0123", id="JSON that is safe in HTML"),
+    pytest.param("tok&<abc>+0123", b"tok\\u0026\\u003Cabc\\u003E\\u002B0123", id="JSON that escapes the plus"),
+    pytest.param("tok&/abc/0123", b"tok\\u0026\\/abc\\/0123", id="JSON that is safe in HTML with slashes"),
+    pytest.param('to"k&abc0123', b"to\\u0022k\\u0026abc0123", id="JSON without quotes"),
+    pytest.param("tok&<abc>0123", b"tok&amp;&lt;abc&gt;0123", id="HTML"),
+    pytest.param(PAIR, base64.b64encode(PAIR.encode()).replace(b"/", b"\\/"), id="base64 with escaped slashes"),
+    pytest.param(PAIR, quote(base64.b64encode(PAIR.encode())).encode(), id="base64 in a URL"),
+    pytest.param(PAIR, base64.urlsafe_b64encode(PAIR.encode()), id="base64 for URLs"),
+    pytest.param("secret-1", base64.b64encode(b"secret-1").rstrip(b"="), id="base64 without padding"),
+    pytest.param(ODD, json.dumps(ODD).encode(), id="all of it as json.dumps writes it"),
+    pytest.param(ODD, json.dumps(ODD, ensure_ascii=False).encode(), id="all of it as JSON in UTF-8"),
+    pytest.param(ODD, quote(ODD).encode(), id="all of it as quote writes it"),
+    pytest.param(ODD, quote_plus(ODD).encode(), id="all of it as quote_plus writes it"),
+    pytest.param(ODD, html.escape(ODD).encode(), id="all of it as html.escape writes it"),
+]
+
+
+@pytest.mark.parametrize(("secret", "echo"), ECHOES)
+def test_answer_is_refused_when_it_echoes_a_secret_as_services_encode_it(secret: str, echo: bytes) -> None:
+    answer, secrets = b'{"echo":"' + echo + b'"}', spellings([secret])
+    for cut in range(len(answer)):
+        with pytest.raises(Refusal):
+            _pass(secrets, [answer[:cut], answer[cut:]])
+
+
+def test_plain_secret_is_searched_for_once_as_it_is_and_once_in_base64() -> None:
+    token = "a0b1c2d3e4f5a0b1c2d3e4f5"
+    assert [piece for piece, _ in spellings([token]).searched] == [token.encode(), base64.b64encode(token.encode())]
+    pair = f"gate:{token}"
+    assert len(spellings([token, pair]).searched) == 3
+
+
+def test_odd_secret_is_searched_for_by_a_piece_that_every_spelling_has() -> None:
+    odd = spellings(["correct/horse battery+staple"])
+    assert len(odd) > 10
+    assert len(odd.searched) == 2
+    assert all(piece in secret for piece, secrets in odd.searched for secret in secrets)
 
 
 def test_secret_beyond_ascii_is_looked_for_only_in_forms_that_are_long_enough_and_exist() -> None:
