@@ -102,7 +102,11 @@ def _in_json(text: str) -> Iterator[str]:
     for escaped in _JSON_ESCAPED:
         for numbered in (characters.intersection(escaped), characters.intersection(escaped) | beyond):
             for digits in ("04x", "04X"):
-                written = {'"': '\\"', "\\": "\\\\", **{one: _numbered(one, digits) for one in numbered}}
+                written: dict[str, str | int | None] = {
+                    '"': '\\"',
+                    "\\": "\\\\",
+                    **{one: _numbered(one, digits) for one in numbered},
+                }
                 form = text.translate(str.maketrans(written))
                 yield form
                 yield form.replace("/", "\\/")
