@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -19,9 +19,9 @@ import typer
 from bundles.errors import BundleError
 from bundles.manifest import load_manifests
 from cli import policy_coverage, policy_explain, policy_replay
-from cli.call import parse_arguments
+from cli.call import fitted, parse_arguments
 from cli.gate_call import at_gate
-from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, gate_client
+from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, GateClient, GateRefused, gate_client
 from cli.output import EXIT_USAGE, JSON_OPTION, console, emit, fail, shown
 from cli.policy_answers import decided_offline, failed_offline, say_answer, say_difference
 from cli.policy_source import (
@@ -51,15 +51,21 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """A question typed as options."""
+    """A question typed as options; `pairs` are the arguments as they were typed."""
 
     instance: str
     action: str
+    pairs: list[str]
     arguments: dict[str, Any]
     subject: dict[str, Any]
     tenant: str
     workspace: str
     ticket: str | None
+
+    def fitted(self, errors: Any) -> Typed | None:
+        """With what `errors` name read as the types they want, as `tidegate call` does; None when nothing changes."""
+        arguments = fitted(self.pairs, errors)
+        return replace(self, arguments=arguments) if arguments is not None else None
 
 
 @app.command()
@@ -87,14 +93,14 @@ def simulate(
     try:
         given = {"id": subject, "roles": role, "environment": environment}
         changed = {name: value for name, value in given.items() if value}
-        typed = Typed(instance, action, parse_arguments(arg), changed, tenant, workspace, ticket or None)
+        typed = Typed(instance, action, arg, parse_arguments(arg), changed, tenant, workspace, ticket or None)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if bundle is None:
         client = gate_client(gate, token_file)
 
         def at(body: Body) -> Body:
-            return at_gate(lambda: dict(client.request("POST", "/v1/simulate", body).json()), as_json=as_json)
+            return at_gate(lambda: _asked(client, body, typed), as_json=as_json)
 
         _print_all(_bodies(input_file, call, typed), at, as_json)
         return
@@ -106,6 +112,16 @@ def simulate(
             as_json=as_json,
         )
     _offline(bundle, config, input_file, typed, as_json)
+
+
+def _asked(client: GateClient, body: Body, typed: Typed) -> Body:
+    try:
+        return dict(client.request("POST", "/v1/simulate", body).json())
+    except GateRefused as refused:
+        again = typed.fitted(refused.problem.get("errors")) if refused.code == "arguments_invalid" else None
+        if again is None:
+            raise
+    return dict(client.request("POST", "/v1/simulate", {**body, "arguments": again.arguments}).json())
 
 
 def _bodies(input_file: Path | None, call: str, typed: Typed) -> Iterable[Body]:
@@ -129,13 +145,23 @@ def _offline(path: Path, config: Path | None, input_file: Path | None, typed: Ty
         bundle = read_bundle(path, trusting)
         policy = AsidePolicy(bundle.content)
         asked = policy
-        questions = read_questions(input_file) if input_file is not None else (_typed_document(bundle, typed),)
+        questions = read_questions(input_file) if input_file is not None else (_fitted_document(bundle, typed),)
         _print_all(questions, lambda question: decided_offline(bundle, asked, question), as_json)
     except (BundleError, PdpError, Refusal, OSError, GateError) as failed:
         failed_offline(failed, as_json)
     finally:
         if policy is not None:
             policy.close()
+
+
+def _fitted_document(bundle: OfflineBundle, typed: Typed) -> dict[str, Any]:
+    try:
+        return _typed_document(bundle, typed)
+    except Refusal as refused:
+        again = typed.fitted(refused.extra.get("errors")) if refused.code == "arguments_invalid" else None
+        if again is None:
+            raise
+    return _typed_document(bundle, again)
 
 
 def _typed_document(bundle: OfflineBundle, typed: Typed) -> dict[str, Any]:

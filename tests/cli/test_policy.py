@@ -80,6 +80,20 @@ def test_simulate_asks_the_gate_when_no_bundle_is_named(gate: GateProcess) -> No
     assert (status, answer["recorded"]["now"]) == (0, "same")
 
 
+def test_simulate_reads_typed_arguments_as_a_call_does_when_they_are_numbers(
+    gate: GateProcess, starter_bundle: Path
+) -> None:
+    typed = ("--action", "servicenow.incident.list", "--arg", "sysparm_limit=1", "--role", "triage")
+    status, (answer,), _ = policy("simulate", "--bundle", str(starter_bundle), *typed)
+    assert (status, answer["decision"]["effect"]) == (0, "ALLOW")
+    asked = ("simulate", "--instance", "servicenow", *typed, "--subject", "bot")
+    status, (answer,), _ = policy(*asked, token=gate.token("aud", "auditor"), gate=gate.url)
+    assert (status, answer["decision"]["effect"]) == (0, "ALLOW")
+    asked = tuple(part.replace("limit=1", "limit=x") for part in asked)
+    status, (answer,), _ = policy(*asked, token=gate.token("aud", "auditor"), gate=gate.url)
+    assert (status, answer["error"]["code"]) == (1, "arguments_invalid")
+
+
 def test_simulate_speaks_in_words_without_json(starter_bundle: Path) -> None:
     done = tidegate("policy", "simulate", "--bundle", str(starter_bundle), *TYPED, "--role", "triage")
     assert done.returncode == 0 and "DENY" in done.stdout and "no_deletes" in done.stdout
