@@ -86,7 +86,7 @@ def test_page_has_the_defaults_as_they_are() -> None:
 def test_page_has_the_limits_of_whole_numbers_as_they_are() -> None:
     told = _told()
     for name, field in _keys(ConnectorManifest):
-        bounds = [bound.ge for bound in field.metadata if isinstance(bound, annotated_types.Ge)]
+        bounds: list[object] = [bound.ge for bound in field.metadata if isinstance(bound, annotated_types.Ge)]
         bounds += [bound.le for bound in field.metadata if isinstance(bound, annotated_types.Le)]
         if len(bounds) == 2 and bounds[1] != 5 << 30:  # the largest body is told in GiB
             assert f"{bounds[0]} to {bounds[1]}" in told[name][3], name
@@ -121,7 +121,7 @@ def _environment(directory: Path, gate_port: int) -> dict[str, str]:
 def _answers(url: str) -> bool | None:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except urllib.error.HTTPError:
         return True
     except OSError:
