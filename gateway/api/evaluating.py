@@ -20,7 +20,7 @@ from gateway.approvals.render import approval_facts
 from gateway.edge.body import read_body
 from gateway.edge.identity import Subject
 from gateway.edge.problem import refusal
-from gateway.flow.describe import ACTOR, RECORDED_TEXT_MAX_CHARACTERS, decision_record, policy_record, subject_record
+from gateway.flow.describe import ACTOR, decision_record, policy_record, recorded_text, subject_record
 from gateway.flow.prepare import resource_of
 from gateway.flow.switch_scopes import covering_scopes
 from gateway.flow.values import InstancePlan
@@ -102,10 +102,10 @@ def evaluation_draft(at: Evaluation, judged: Judged) -> RecordDraft:
         ids=ids,
         subject=subject_record(at.caller),
         action={
-            "name": _cut(question.action),
+            "name": recorded_text(question.action),
             "connector": _connector(judged.known),
-            "subject": {"type": _cut(about.type), "id": _cut(about.id)},
-            "resource": {"type": _cut(question.resource.type), "id": _cut(question.resource.id)},
+            "subject": {"type": recorded_text(about.type), "id": recorded_text(about.id)},
+            "resource": {"type": recorded_text(question.resource.type), "id": recorded_text(question.resource.id)},
             "permitted": judged.permitted,
             "code": None if judged.permitted else "killed" if judged.killed else "denied",
         },
@@ -176,7 +176,3 @@ def _is_killed(at: Evaluation, question: Question, connector: str) -> bool:
 
 def _connector(known: KnownAction | None) -> str:
     return known.connector if known is not None else CONNECTOR
-
-
-def _cut(text: str) -> str:
-    return text[:RECORDED_TEXT_MAX_CHARACTERS]

@@ -17,7 +17,6 @@ from bundles.canonical import JsonValue, canonical_json
 from gateway.approvals.model import CallFields
 
 DIGEST_VERSION: Final = 1
-SALT_BYTES: Final = 16
 
 
 def action_digest(fields: CallFields, salt: str) -> str:

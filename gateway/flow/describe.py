@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from bundles.canonical import JsonValue, canonical_json
+from bundles.canonical import canonical_json
 from gateway.approvals.model import Approval, CallFields, HeldCall
 from gateway.approvals.model import Reason as HeldReason
+from gateway.approvals.render import approval_facts
 from gateway.edge.identity import Subject
 from gateway.edge.problem import refusal
 from gateway.flow.values import GovernedCall, Trace
@@ -37,6 +38,8 @@ REASONS_MAX: Final = 32
 RECORDED_TEXT_MAX_CHARACTERS: Final = 256
 CACHED_MAX: Final = 4_096
 """Subjects, actions, bundles and reasons whose part of a record is kept encoded."""
+Names = tuple[str, str, str, str]
+"""A subject's type, id, issuer and environment."""
 
 
 def subject_facts(subject: Subject) -> SubjectFacts:
@@ -67,7 +70,7 @@ def policy_input(call: GovernedCall, *, now: float, approval: Approval | None = 
         call=call.call_id,
         ticket=call.ticket,
         run={"id": call.run} if call.run is not None else None,
-        approval=_approval_facts(approval) if approval is not None else None,
+        approval=approval_facts(approval) if approval is not None else None,
         request={
             "method": call.outbound.method,
             "path": call.outbound.path,
@@ -75,20 +78,6 @@ def policy_input(call: GovernedCall, *, now: float, approval: Approval | None = 
             "protocol": "http",
         },
     )
-
-
-def _approval_facts(approval: Approval) -> dict[str, JsonValue]:
-    return {
-        "id": approval.id,
-        "state": approval.state.value,
-        "chains": [approval.held.chain_name],
-        "action_digest": approval.action_digest,
-        "votes": [
-            {"voter": vote.voter, "decision": vote.decision, "step": step.id}
-            for step in approval.steps
-            for vote in step.votes
-        ],
-    }
 
 
 def call_fields(call: GovernedCall) -> CallFields:
@@ -121,7 +110,7 @@ def held_call(call: GovernedCall, decided: Decided, obligation: ApprovalObligati
     return HeldCall(
         fields=call_fields(call),
         call=call.call_id,
-        subject_json=_json(_subject_record(subject)),
+        subject_json=_json(subject_record(subject)),
         actors=subject.actors,
         issuer=subject.issuer,
         reasons=tuple(HeldReason(r.code, r.rule, r.message) for r in decided.decision.reasons),
@@ -146,20 +135,22 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
-def _subject_record(subject: Subject) -> dict[str, object]:
-    return {
-        "type": subject.type,
-        "id": subject.id,
-        "issuer": subject.issuer,
-        "environment": subject.environment,
-        "roles": list(subject.roles),
-        "on_behalf_of": subject.on_behalf_of,
-    }
-
-
 def subject_record(subject: Subject) -> dict[str, object]:
-    """The subject as records name it."""
-    return _subject_record(subject)
+    """The subject as records and people see it."""
+    names = (subject.type, subject.id, subject.issuer, subject.environment)
+    return _subject_members(names, subject.roles, subject.on_behalf_of)
+
+
+def _subject_members(names: Names, roles: tuple[str, ...], on_behalf_of: str | None) -> dict[str, object]:
+    kind, name, issuer, environment = names
+    return {
+        "type": kind,
+        "id": name,
+        "issuer": issuer,
+        "environment": environment,
+        "roles": list(roles),
+        "on_behalf_of": on_behalf_of,
+    }
 
 
 Ends = tuple[bytes, bytes]
@@ -176,7 +167,7 @@ def decision_record(decided: Decided) -> Canonical:
 
 @lru_cache(maxsize=CACHED_MAX)
 def _decision_ends(effect: str, engine: str, reasons: tuple[Reason, ...], cached: bool | None) -> Ends:
-    codes = [_cut(reason.code) for reason in reasons[:REASONS_MAX]]
+    codes = [recorded_text(reason.code) for reason in reasons[:REASONS_MAX]]
     value: dict[str, object] = {"id": "", "effect": effect, "engine": engine, "input": "", "reasons": codes}
     if cached:
         value["cached"] = True
@@ -193,23 +184,13 @@ def policy_record(decided: Decided | None) -> Part:
 
 @lru_cache(maxsize=CACHED_MAX)
 def _policy_json(bundle: str, revision: str, sequence: int, reasons: tuple[Reason, ...]) -> Canonical:
-    rules = [_cut(reason.rule) for reason in reasons[:REASONS_MAX]]
-    return canonical({"bundle": bundle, "revision": _cut(revision), "sequence": sequence, "rules": rules})
+    rules = [recorded_text(reason.rule) for reason in reasons[:REASONS_MAX]]
+    return canonical({"bundle": bundle, "revision": recorded_text(revision), "sequence": sequence, "rules": rules})
 
 
 @lru_cache(maxsize=CACHED_MAX)
-def _subject_json(names: tuple[str, str, str, str], roles: tuple[str, ...], on_behalf_of: str | None) -> Canonical:
-    kind, name, issuer, environment = names
-    return canonical(
-        {
-            "type": kind,
-            "id": name,
-            "issuer": issuer,
-            "environment": environment,
-            "roles": list(roles),
-            "on_behalf_of": on_behalf_of,
-        }
-    )
+def _subject_json(names: Names, roles: tuple[str, ...], on_behalf_of: str | None) -> Canonical:
+    return canonical(_subject_members(names, roles, on_behalf_of))
 
 
 @lru_cache(maxsize=CACHED_MAX)
@@ -236,7 +217,8 @@ def _ends(value: Mapping[str, object], before: bytes, left_out: bytes) -> Ends:
     return bytes(whole[:at]), bytes(whole[at + len(left_out) :])
 
 
-def _cut(text: str) -> str:
+def recorded_text(text: str) -> str:
+    """A text of somebody else's making, as long as records take one."""
     return text[:RECORDED_TEXT_MAX_CHARACTERS]
 
 
@@ -311,7 +293,7 @@ class Recorder:
             kind,
             self._ids(),
             subject,
-            Canonical(b"".join((before, canonical_text(_cut(call.resource_id)), after))),
+            Canonical(b"".join((before, canonical_text(recorded_text(call.resource_id)), after))),
             decision,
             policy,
             digests,
@@ -323,9 +305,9 @@ class Recorder:
 
 def _standing(subject: Subject, decided: Decided | None) -> tuple[Part, Canonical | None, Part]:
     """The members that are the same in every record of a call: who, the decision, and the rules it stands on."""
-    who = (subject.type, subject.id, subject.issuer, subject.environment)
     decision = decision_record(decided) if decided is not None else None
-    return _subject_json(who, subject.roles, subject.on_behalf_of), decision, policy_record(decided)
+    names = (subject.type, subject.id, subject.issuer, subject.environment)
+    return _subject_json(names, subject.roles, subject.on_behalf_of), decision, policy_record(decided)
 
 
 def early_refusal(trace: Trace, subject: Subject, code: str) -> RecordDraft:
@@ -340,7 +322,7 @@ def early_refusal(trace: Trace, subject: Subject, code: str) -> RecordDraft:
         log=(subject.tenant, subject.workspace),
         kind="refusal",
         ids=ids,
-        subject=_subject_record(subject),
+        subject=subject_record(subject),
         action={**action, "code": code},
         decision=decision_record(trace.decided) if trace.decided is not None else None,
         policy=policy_record(trace.decided),

@@ -43,7 +43,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts a call needs. They outlive configurations; `targets` and `verifier` come with one."""
+    """The parts a call needs. They outlive configurations; what comes with one is in `Reach`."""
 
     store: Store
     writer: LedgerWriter
