@@ -18,11 +18,14 @@ from bundles.errors import BundleRefused
 
 PARAMETER_PATTERN: Final = r"[A-Za-z0-9._~@:-]+"
 
+BODIED: Final = frozenset({"POST", "PUT", "PATCH"})
+"""Methods whose request has a body; an action that declares none passes it on unread."""
+
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\+?)\}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _LITERAL = re.compile(r"[A-Za-z0-9._~@:$!()*,&=+-]+")
 _TOKEN_PLACE = (
-    r"(bearer|token|basic|basic_password|basic_user|ticket|x-api-key|api-key|"
+    r"(bearer|token|basic|basic_password|ticket|x-api-key|api-key|"
     r"(header|query|form|cookie):[A-Za-z0-9_.-]+)"
 )
 
@@ -209,8 +212,20 @@ def _check_action(manifest: ConnectorManifest, action: Action) -> None:
         if action.read_back.method != "GET":
             raise _refuse(action, "read_back uses GET")
         _check_template(action, action.read_back.path)
+    _check_token_places(manifest, action)
     if manifest.auth.kind == "header" and manifest.auth.header is None:
         raise _refuse(action, "auth of kind header names no header")
+
+
+def _check_token_places(manifest: ConnectorManifest, action: Action) -> None:
+    """**Security**: a token that cannot be cut out of what goes on would reach the service."""
+    places = manifest.caller_token if action.caller_token is None else action.caller_token
+    for place in places:
+        kind = place.partition(":")[0]
+        if kind == "cookie":
+            raise _refuse(action, "a caller's token is never taken from a cookie")
+        if kind == "form" and action.arguments.body == "none" and action.match.method in BODIED:
+            raise _refuse(action, f"the caller's token may stand in {place}, but a body of this action passes unread")
 
 
 def _check_template(action: Action, path: str) -> frozenset[str]:

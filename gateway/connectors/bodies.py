@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from bundles.canonical import JsonValue, StrictJsonError, parse_strict, sha256_hex
-from bundles.manifest import Action, Arguments
+from bundles.manifest import BODIED, Action, Arguments
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
 from pdp.value import Value
@@ -40,7 +40,6 @@ _VALUE = rf"(?:{_TOKEN}|\"[^\"\\\r\n]*+\")"
 # Nothing in it is ever read twice: a caller may send a long line of spaces.
 _MEDIA_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})[ \t]*+((?:;[ \t]*+{_TOKEN}={_VALUE}[ \t]*+)*+);?+[ \t]*+")
 _PARAMETER = re.compile(rf";[ \t]*+({_TOKEN})=({_VALUE})[ \t]*+")
-_BODIED = frozenset({"POST", "PUT", "PATCH"})
 _UTF8 = frozenset({"utf-8", "utf8"})
 _FORM_BODY = re.compile(rb"(?:[^;%\x00-\x20\x7f-\xff]|%[0-9A-Fa-f]{2})*")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=?-]{1,70}")
@@ -64,7 +63,7 @@ def takes_stream(action: Action) -> bool:
 
     For every other action a body must be read and parsed, or be empty (rule 1: nothing undeclared rides along).
     """
-    return action.arguments.body == "none" and action.match.method in _BODIED
+    return action.arguments.body == "none" and action.match.method in BODIED
 
 
 def parse_body(arguments: Arguments, content_type: str | None, raw: bytes | None) -> Body:

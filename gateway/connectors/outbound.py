@@ -74,7 +74,6 @@ _TOKEN_HEADERS = {
     "token": "authorization",
     "basic": "authorization",
     "basic_password": "authorization",
-    "basic_user": "authorization",
     "x-api-key": "x-api-key",
     "api-key": "api-key",
 }

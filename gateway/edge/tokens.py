@@ -4,7 +4,8 @@ Guarantees: exactly one token is found, at a place that the manifest names, and 
 Leaves to `identity` whether the token is good, to `connectors.outbound` its removal.
 
 Places: `bearer` and `token` (schemes of `Authorization`), `basic_password` (or `basic`), `x-api-key`, `api-key` or any
-`header:NAME`, `query:NAME`, `form:NAME`, and `ticket` (the query parameter of an upload ticket).
+`header:NAME`, `query:NAME`, `form:NAME`, and `ticket` (the query parameter of an upload ticket). A service may take a
+credential in `cookie:NAME` too; a caller's token is never looked for there.
 """
 
 from __future__ import annotations
@@ -84,7 +85,18 @@ def _found(
         raise refusal("malformed_request", "the request carries two different tokens")
     if not found[0].token:
         raise refusal("identity_missing", "the token is empty")
-    return found[0]
+    return found[0] if len(found) == 1 else _to_strip(found)
+
+
+def _to_strip(found: list[FoundToken]) -> FoundToken:
+    """Of one token that stands several times, the one whose place has to be cut out of what goes on.
+
+    Headers that hold tokens never go on. Security: a place that nobody cuts out would carry the token to the service.
+    """
+    inside = [other for other in found if other.place == "ticket" or other.place.startswith(("query:", "form:"))]
+    if any(other.place != inside[0].place for other in inside):
+        raise refusal("malformed_request", "the request carries its token in several places")
+    return (inside or found)[0]
 
 
 class _Searched(NamedTuple):
@@ -144,4 +156,16 @@ def _values(place: str, headers: Pairs, query: Pairs, form: Pairs | None) -> lis
         return [value for key, value in query if key == name]
     if kind == "form":
         return [value for key, value in form or () if key == name]
+    if kind == "cookie":
+        return _cookies(name.lower(), headers)
     raise GateMisuse(f"a manifest names an unknown place for credentials: {place}")
+
+
+def _cookies(name: str, headers: Pairs) -> list[str]:
+    """Values of cookies of a lower-case name, read in the widest sense: in any case, quoted, and behind commas too.
+
+    Source: RFC 6265 §5.4, RFC 2109 §4.3.4 (which some servers still read).
+    """
+    crumbs = [crumb for key, value in headers if key == "cookie" for crumb in value.replace(",", ";").split(";")]
+    pairs = [crumb.partition("=") for crumb in crumbs]
+    return [value.strip() for key, _, value in pairs if key.strip(' \t"').lower() == name]

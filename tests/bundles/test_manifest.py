@@ -47,6 +47,10 @@ def _get(path: str, **more: Any) -> dict[str, Any]:
     return {"match": {"method": "GET", "path": path, **more}}
 
 
+def _post(path: str) -> dict[str, Any]:
+    return {"match": {"method": "POST", "path": path}, "mode": "write"}
+
+
 def _arguments(**changes: Any) -> dict[str, Any]:
     return _action(arguments={**ACTION["arguments"], **changes})
 
@@ -64,6 +68,15 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "an action is a text": lambda: _manifest(actions=["order.update"]),
     "its version is no version": lambda: _manifest(version="1"),
     "a token place is unknown": lambda: _manifest(caller_token=["cookie"]),
+    "a token place is a user name": lambda: _manifest(credential_places=["bearer", "basic_user"]),
+    "a token is taken from a cookie": lambda: _manifest(caller_token=["bearer", "cookie:sid"]),
+    "an action takes its token from a cookie": lambda: _action(caller_token=["cookie:sid"]),
+    "a token stands in a form that nobody reads": lambda: {
+        **_two(_get("/a"), _post("/b")), "caller_token": ["bearer", "form:token"]
+    },
+    "an action takes its token in a form that nobody reads": lambda: _two(
+        _get("/a"), {**_post("/b"), "caller_token": ["form:token"]}
+    ),
     "auth is unknown": lambda: _manifest(auth={"kind": "magic"}),
     "auth by header names no header": lambda: _manifest(auth={"kind": "header"}),
     "retries name statuses of their own": lambda: _manifest(retry={"max_attempts": 3, "statuses": [500]}),
@@ -136,6 +149,23 @@ APART: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize(("first", "second"), APART.values(), ids=APART.keys())
 def test_actions_stand_side_by_side_when(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert len(load_manifest(_two(first, second)).actions) == 2
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param({**_post("/b"), "arguments": {"body": "form"}}, id="every form is read"),
+        pytest.param({**_post("/b"), "caller_token": ["ticket"]}, id="the action that reads none takes another"),
+        pytest.param(_get("/b"), id="the action without a body has none"),
+    ],
+)
+def test_token_may_stand_in_a_form_when(second: dict[str, Any]) -> None:
+    document = {**_two(_get("/a"), second), "caller_token": ["bearer", "form:token"]}
+    assert load_manifest(document).caller_token == ("bearer", "form:token")
+
+
+def test_credential_may_stand_in_a_cookie_when_it_is_the_services_own() -> None:
+    assert load_manifest(_manifest(credential_places=["bearer", "cookie:sid"])).credential_places[1] == "cookie:sid"
 
 
 def test_manifest_is_loaded_with_full_names_and_defaults() -> None:

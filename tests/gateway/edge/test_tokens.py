@@ -37,8 +37,24 @@ def basic(user: str, password: str) -> str:
             [("authorization", "Bearer T")],
             [],
             [("token", "T")],
+            "form:token",
+            id="the same token twice, to be cut out of the form",
+        ),
+        pytest.param(
+            ["query:key", "x-api-key"],
+            [("x-api-key", "T")],
+            [("key", "T"), ("key", "T")],
+            None,
+            "query:key",
+            id="the same token thrice, to be cut out of the query",
+        ),
+        pytest.param(
+            ["bearer", "x-api-key"],
+            [("authorization", "Bearer T"), ("x-api-key", "T")],
+            [],
+            None,
             "bearer",
-            id="the same token twice",
+            id="the same token twice in headers",
         ),
     ],
 )
@@ -129,6 +145,27 @@ def test_find_token_keeps_colons_when_the_password_has_some() -> None:
             id="a ticket where none is taken",
         ),
         pytest.param(
+            ["query:key", "form:key"],
+            [],
+            [],
+            [("key", "T")],
+            [("key", "T")],
+            "malformed_request",
+            id="the same token in the query and in the form",
+        ),
+        *(
+            pytest.param(
+                ["bearer"],
+                ["bearer", "cookie:sid"],
+                [("authorization", "Bearer T"), ("cookie", "a=b"), ("cookie", cookie)],
+                [],
+                None,
+                "malformed_request",
+                id=f"a second credential in a cookie: {cookie}",
+            )
+            for cookie in ("sid=x", "a=b; sid=x", "a=b;sid=x;c", "SID=x", "sid =x", "sid", "a=b, sid=x", '"sid"=x')
+        ),
+        pytest.param(
             ["ticket"],
             [],
             [],
@@ -145,6 +182,11 @@ def test_find_token_refuses_when(
     with pytest.raises(Refusal) as caught:
         find_token(headers, query, form, places, credential_places)
     assert caught.value.code == code
+
+
+def test_find_token_finds_when_a_cookie_is_none_of_the_services_credentials() -> None:
+    headers = [("authorization", "Bearer T"), ("cookie", "sidecar=1; a=sid; xsid=2")]
+    assert find_token(headers, [], None, ["bearer"], ["bearer", "cookie:sid"]) == FoundToken("T", "bearer")
 
 
 def test_find_token_is_misuse_when_a_manifest_names_an_unknown_place() -> None:
