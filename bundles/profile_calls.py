@@ -49,8 +49,12 @@ def call_findings(
         yield "sizes_differ", message, "error"
     if operation == "indexof" and not _is_text(_operand(arguments, 1)):
         yield "empty_search", "indexof takes a literal, non-empty text to look for", "error"
-    if operation == "strings.replace_n" and not _has_text_keys(_operand(arguments, 0)):
-        yield "empty_replace", "strings.replace_n takes literal, non-empty texts to look for", "error"
+    if operation == "strings.replace_n" and not _is_one_replacement(_operand(arguments, 0)):
+        message = (
+            "strings.replace_n takes a literal object of one pair, whose key is a non-empty text: "
+            "OPA replaces several in one pass, the module one after the other in what it wrote before"
+        )
+        yield "several_replacements", message, "error"
     if operation == "sprintf" and not _is_plain_format(_operand(arguments, 0)):
         message = "sprintf takes a literal format of %v %s %d %q %x %f %e %g %t and the like, with - + 0, a width and .precision"
         yield "format_outside_profile", message, "error"
@@ -111,5 +115,5 @@ def _is_text(node: Any) -> bool:
     return kind_of(node) == "string" and bool(node["value"])
 
 
-def _has_text_keys(node: Any) -> bool:
-    return kind_of(node) == "object" and all(_is_text(pair[0]) for pair in node["value"])
+def _is_one_replacement(node: Any) -> bool:
+    return kind_of(node) == "object" and len(node["value"]) == 1 and _is_text(node["value"][0][0])

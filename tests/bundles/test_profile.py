@@ -57,10 +57,18 @@ FOUND = {
     "indexof looks for nothing": ('indexof(input.s, "") == 0', "empty_search"),
     "indexof looks for what input says": ("indexof(input.s, input.t) == 0", "empty_search"),
     "replace looks for nothing": ('replace(input.s, "", "x") == ""', "empty_replace"),
-    "replace_n looks for nothing": ('strings.replace_n({"": "x"}, input.s) == ""', "empty_replace"),
-    "replace_n takes its texts from input": ('strings.replace_n(input.m, input.s) == ""', "empty_replace"),
-    "replace_n takes its texts from a name": ('m := {"a": "b"}; strings.replace_n(m, input.s) == ""', "empty_replace"),
-    "replace_n looks for what input says": ('strings.replace_n({input.t: "b"}, input.s) == ""', "empty_replace"),
+    "replace_n looks for nothing": ('strings.replace_n({"": "x"}, input.s) == ""', "several_replacements"),
+    "replace_n takes its texts from input": ('strings.replace_n(input.m, input.s) == ""', "several_replacements"),
+    "replace_n takes its texts from a name": (
+        'm := {"a": "b"}; strings.replace_n(m, input.s) == ""',
+        "several_replacements",
+    ),
+    "replace_n looks for two texts": (
+        'strings.replace_n({"&amp;": "&", "&lt;": "<"}, input.s) == ""',
+        "several_replacements",
+    ),
+    "replace_n looks for no text": ('strings.replace_n({}, input.s) == ""', "several_replacements"),
+    "replace_n looks for what input says": ('strings.replace_n({input.t: "b"}, input.s) == ""', "several_replacements"),
     "replace takes its text from a name": ('t := "a"; replace(input.s, t, "") == ""', "empty_replace"),
     "a pattern is put together": ('regex.match(concat("", ["a", input.p]), input.s)', "pattern_outside_profile"),
     "a pattern is tried": ("regex.is_valid(input.p)", "pattern_outside_profile"),
@@ -107,7 +115,7 @@ CLEAN = {
     "a format holds nothing": 'sprintf("none", []) == "none"',
     "a restriction reads the question's own time": "time.parse_rfc3339_ns(input.context.time) > 1",
     "replace looks for a text": 'replace(input.s, "a", "") == ""',
-    "replace_n looks for texts": 'strings.replace_n({"a": "b"}, input.s) == ""',
+    "replace_n looks for one text": 'strings.replace_n({"a": "b"}, input.s) == ""',
 }
 
 

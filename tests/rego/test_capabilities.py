@@ -41,6 +41,7 @@ REFUSED = [
     "net.cidr_contains",
     "net.cidr_intersects",
     "net.lookup_ip_addr",
+    "object.union_n",
     "opa.runtime",
     "providers.aws.sign_req",
     "rand.intn",

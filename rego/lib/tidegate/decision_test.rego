@@ -119,7 +119,7 @@ test_effects_combine_by_precedence if {
 		["DENY", {"deny": {"no"}}],
 	]
 	every position, step in steps {
-		rules := object.union_n([part | some at, [_, part] in steps; at <= position])
+		rules := {name: rule | some at, [_, part] in steps; at <= position; some name, rule in part}
 		decide({"crm": rules}).effect == step[0]
 	}
 }
