@@ -2,7 +2,8 @@
 
 Guarantees: an outcome is handed to the writer whether or not its caller is still there; one that could not be made durable
 waits in memory, in order, and is tried again until it is, or until the process ends (then recovery marks its intent
-unknown); an effect that no longer fits never keeps the record out. What waits is bounded in number and in bytes of
+unknown); an effect that no longer fits never keeps the record out, nor an idempotency key that is another call's by now
+what is known of this one. What waits is bounded in number and in bytes of
 answers. Leaves telling the caller (503 `ledger_unavailable`, never 2xx) to the flow.
 
 A disk journal beside the store is not kept: after a crash an outcome that waited is unknown, which is the truth of it.
@@ -19,7 +20,7 @@ from typing import Final, NamedTuple, Protocol
 from gateway.errors import GateMisuse
 from gateway.ledger.record import Appended, RecordDraft
 from gateway.ledger.writer import LedgerUnavailable
-from gateway.store.port import SaveAnswer, StoreConflict, StoreEffect
+from gateway.store.port import SaveAnswer, SettleKey, StoreConflict, StoreEffect
 
 WAITING_MAX: Final = 8192
 WAITING_ANSWERS_MAX_BYTES: Final = 64 << 20
@@ -99,7 +100,7 @@ class OutcomeKeeper:
         except StoreConflict:
             if not effects:
                 raise
-            return await self.append(draft)
+            return await self.append(draft, effects=_reduced(effects))
         except LedgerUnavailable as failed:
             self._keep(draft, effects, failed)
             raise
@@ -136,7 +137,7 @@ class OutcomeKeeper:
             if isinstance(error, LedgerUnavailable):
                 self._keep(draft, effects, error)
             elif isinstance(error, StoreConflict) and effects:
-                self.record(draft)
+                self.record(draft, _reduced(effects))
 
         self._open.add(future)
         future.add_done_callback(ended)
@@ -145,7 +146,7 @@ class OutcomeKeeper:
         if len(self._kept) >= self._waiting_max:
             self._tell(Told("outcome_lost", len(self._kept), f"{self._waiting_max} outcomes wait already"))
             return
-        size = sum(len(effect.answer.body) for effect in effects if isinstance(effect, SaveAnswer))
+        size = _answer_bytes(effects)
         if self._kept_bytes + size > self._answers_max_bytes:
             effects = tuple(effect for effect in effects if not isinstance(effect, SaveAnswer))
             size = 0
@@ -171,8 +172,9 @@ class OutcomeKeeper:
             try:
                 await self._writer.submit(first.draft, effects=first.effects)
             except StoreConflict:
-                self._kept[0] = _Waiting(first.draft, (), 0)
-                self._kept_bytes -= first.answer_bytes
+                effects = _reduced(first.effects)
+                self._kept[0] = _Waiting(first.draft, effects, _answer_bytes(effects))
+                self._kept_bytes += self._kept[0].answer_bytes - first.answer_bytes
                 continue
             except LedgerUnavailable:
                 return False
@@ -182,3 +184,13 @@ class OutcomeKeeper:
             self._kept_bytes -= first.answer_bytes
             self._tell(Told("outcome_durable", len(self._kept)))
         return True
+
+
+def _reduced(effects: tuple[StoreEffect, ...]) -> tuple[StoreEffect, ...]:
+    """What may still fit of effects that do not: all but the key's end, then none."""
+    without = tuple(effect for effect in effects if not isinstance(effect, SettleKey))
+    return without if len(without) < len(effects) else ()
+
+
+def _answer_bytes(effects: tuple[StoreEffect, ...]) -> int:
+    return sum(len(effect.answer.body) for effect in effects if isinstance(effect, SaveAnswer))

@@ -7,10 +7,10 @@ item's effect rolls back that item alone and is reported to it alone; reads see 
 there as `StoreConflict` with page 3's code and nothing of that item is kept):
 
 - claim an idempotency key with the intent (or, for a held call, never): `ClaimKey(log, scope, request_digest, call,
-  expires)`, `scope = idempotency_scope(…)`. Conflicts: `idempotency_mismatch` (422: same key, other request),
-  `still_running` (409: first call has not ended), `replay` (not an error: `conflict.call` ended; read
-  `await store.answer(log, conflict.call)`, re-decide by policy, give it again), `outcome_unknown` (504: first call's
-  end is unknown). `await store.claim(log, scope)` asks the same without appending.
+  expires)`, `scope = idempotency_scope(…)`; it is held until `expires`, and in any case until its call ends. Conflicts:
+  `idempotency_mismatch` (422: same key, other request), `still_running` (409: first call has not ended), `replay` (not an
+  error: `conflict.call` ended; read `await store.answer(log, conflict.call)`, re-decide by policy, give it again),
+  `outcome_unknown` (504: first call's end is unknown). `await store.claim(log, scope)` asks the same without appending.
 - settle it with the outcome: `SettleKey(log, scope, call, "done")` plus `SaveAnswer(log, call, StoredAnswer(…))`;
   `SettleKey(…, "unknown")` when nobody can know; `SettleKey(…, "released")` when nothing was sent (key is free again).
 - follow a call that somebody may poll (`/v1/calls`, `respond-async`, held): `SaveCall(CallRow(…))`, an upsert by id.
@@ -123,7 +123,7 @@ class SwitchRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyClaim:
-    """What is known of an idempotency key."""
+    """What is known of an idempotency key; one that is `claimed` may have expired while its call goes on."""
 
     request_digest: str
     call: str

@@ -122,6 +122,7 @@ class SqliteAppender:
         self._check_checkpointer(connection)
         low = self._guard.is_low()
         batch = _Batch(self._clock())
+        effects.begin()
         try:
             connection.execute("BEGIN IMMEDIATE")
             results = [self._add(item, batch, connection, effects, low) for item in items]

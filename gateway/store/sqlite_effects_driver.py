@@ -45,6 +45,11 @@ class EffectRunner:
     def __init__(self, connection: sqlite3.Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
+        self._claimed: set[tuple[int, str, str]] = set()
+
+    def begin(self) -> None:
+        """A transaction begins."""
+        self._claimed.clear()
 
     def run(self, effect: StoreEffect, log: LogId, log_id: int, now: int) -> None:
         """Make one effect. Errors: `StoreConflict`, `SealBroken`, `sqlite3.Error`."""
@@ -98,8 +103,12 @@ class EffectRunner:
 
     def _claim(self, effect: ClaimKey, log_id: int, now: int) -> None:
         found = self._one(statements.GET_KEY, {"log": log_id, "scope_": effect.scope})
-        if found is not None and found[3] > now:
-            request_digest, call, state, _expires = found
+        if found is not None and (
+            found[3] > now
+            or found[4]
+            or (log_id, effect.scope, found[1]) in self._claimed  # its intent is not written yet
+        ):
+            request_digest, call, state, _expires, _running = found
             if request_digest != effect.request_digest:
                 raise StoreConflict("idempotency_mismatch", "the key was used for another request", call=call)
             raise StoreConflict(_CLAIM_CONFLICTS[state], "the key is taken", call=call)
@@ -114,6 +123,7 @@ class EffectRunner:
                 "expires": effect.expires,
             },
         )
+        self._claimed.add((log_id, effect.scope, effect.call))
 
     def _settle(self, effect: SettleKey, log_id: int) -> None:
         values: dict[str, Any] = {"log": log_id, "scope_": effect.scope, "call_": effect.call}

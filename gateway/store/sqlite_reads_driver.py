@@ -121,9 +121,9 @@ class SqliteReads:
         return tuple(self._approval((row[2], row[3]), row[0], row[1]) for row in rows)
 
     async def claim(self, log: LogId, scope: str) -> KeyClaim | None:
-        """What is known of an idempotency key that has not expired."""
+        """What is known of an idempotency key that has not expired, or whose call has not ended."""
         found = await self._one(statements.GET_KEY, {"log": await self._log_id(log), "scope_": scope})
-        if found is None or found[3] <= self._clock():
+        if found is None or (found[3] <= self._clock() and not found[4]):
             return None
         return KeyClaim(request_digest=found[0], call=found[1], state=found[2], expires=found[3])
 

@@ -97,8 +97,9 @@ INSERT_LOG: Final = (
 PUT_META: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES (:name, :value)"
 GET_META: Final = "SELECT meta.value FROM meta WHERE meta.name = :name_"
 GET_KEY: Final = (
-    "SELECT keys.request_digest, keys.call, keys.state, keys.expires FROM keys WHERE keys.log_id = :log "
-    "AND keys.scope = :scope_"
+    "SELECT keys.request_digest, keys.call, keys.state, keys.expires, keys.state = 'claimed' AND (EXISTS "
+    "(SELECT * FROM open_intents WHERE open_intents.log_id = keys.log_id AND open_intents.call = "
+    "keys.call)) AS running FROM keys WHERE keys.log_id = :log AND keys.scope = :scope_"
 )
 PUT_KEY: Final = (
     "INSERT OR REPLACE INTO keys (log_id, scope, request_digest, call, state, expires) VALUES (:log_id, "
@@ -126,7 +127,10 @@ PUT_CALL: Final = (
     "decision, approval, status, created) VALUES (:log_id, :id, :subject, :issuer, :instance, :action, "
     ":state, :effect, :code, :decision, :approval, :status, :created)"
 )
-PRUNE_KEYS: Final = "DELETE FROM keys WHERE keys.expires <= :now"
+PRUNE_KEYS: Final = (
+    "DELETE FROM keys WHERE keys.expires <= :now AND NOT (keys.state = 'claimed' AND (EXISTS (SELECT * "
+    "FROM open_intents WHERE open_intents.log_id = keys.log_id AND open_intents.call = keys.call)))"
+)
 PRUNE_ANSWERS: Final = "DELETE FROM answers WHERE answers.expires <= :now"
 PUT_INPUT: Final = (
     "INSERT OR REPLACE INTO inputs (log_id, call, at, expires, sealed) VALUES (:log_id, :call, :at, :expires, :sealed)"
@@ -217,6 +221,14 @@ RECORDS_OF_CALL: Final = (
 LIST_RECORDS: Final = (
     "SELECT records.seq, records.data FROM records WHERE records.log_id = :log AND records.seq >= :first "
     "ORDER BY records.seq LIMIT :count OFFSET 0"
+)
+CHECK_RECORDS: Final = (
+    "SELECT records.id, records.seq, records.call, records.data FROM records WHERE records.log_id = :log "
+    "AND records.seq >= :first ORDER BY records.seq"
+)
+UNLISTED_RECORDS: Final = (
+    "SELECT records.log_id, count(*) AS count_1 FROM records WHERE NOT (EXISTS (SELECT * FROM logs WHERE "
+    "logs.id = records.log_id)) GROUP BY records.log_id LIMIT :count OFFSET 0"
 )
 GET_INPUT: Final = (
     "SELECT inputs.id, inputs.call, inputs.at, inputs.sealed FROM inputs WHERE inputs.log_id = :log AND "

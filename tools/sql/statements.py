@@ -16,9 +16,11 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     func,
     insert,
     literal_column,
+    not_,
     or_,
     select,
     tuple_,
@@ -91,7 +93,11 @@ GET_META: Final = _compiled(select(meta.c.value).where(meta.c.name == _p("name_"
 
 _key = and_(keys.c.log_id == _p("log"), keys.c.scope == _p("scope_"))
 _claimed = keys.c.state == literal_column("'claimed'")
-GET_KEY: Final = _compiled(select(keys.c.request_digest, keys.c.call, keys.c.state, keys.c.expires).where(_key))
+_running = and_(_claimed, exists().where(open_intents.c.log_id == keys.c.log_id, open_intents.c.call == keys.c.call))
+"""A claimed key whose call has an intent without outcome: held whatever its expiry says."""
+GET_KEY: Final = _compiled(
+    select(keys.c.request_digest, keys.c.call, keys.c.state, keys.c.expires, _running.label("running")).where(_key)
+)
 PUT_KEY: Final = _compiled(insert(keys).prefix_with("OR REPLACE").values({c.name: _p(c.name) for c in keys.c}))
 SETTLE_KEY: Final = _compiled(update(keys).where(_key, keys.c.call == _p("call_")).values(state=_p("state")))
 RELEASE_KEY: Final = _compiled(delete(keys).where(_key, keys.c.call == _p("call_"), _claimed))
@@ -111,7 +117,7 @@ PUT_ANSWER: Final = _compiled(
     .values({name: _p(name) for name in ("log_id", "call", "expires", "sealed")})
 )
 PUT_CALL: Final = _compiled(insert(calls).prefix_with("OR REPLACE").values({c.name: _p(c.name) for c in calls.c}))
-PRUNE_KEYS: Final = _compiled(delete(keys).where(keys.c.expires <= _p("now")))
+PRUNE_KEYS: Final = _compiled(delete(keys).where(keys.c.expires <= _p("now"), not_(_running)))
 PRUNE_ANSWERS: Final = _compiled(delete(answers).where(answers.c.expires <= _p("now")))
 PUT_INPUT: Final = _compiled(
     insert(inputs)
@@ -225,6 +231,18 @@ LIST_RECORDS: Final = _compiled(
     select(records.c.seq, records.c.data)
     .where(records.c.log_id == _p("log"), records.c.seq >= _p("first"))
     .order_by(records.c.seq)
+    .limit(_p("count"))
+    .offset(_NONE)
+)
+CHECK_RECORDS: Final = _compiled(
+    select(records.c.id, records.c.seq, records.c.call, records.c.data)
+    .where(records.c.log_id == _p("log"), records.c.seq >= _p("first"))
+    .order_by(records.c.seq)
+)
+UNLISTED_RECORDS: Final = _compiled(
+    select(records.c.log_id, func.count())
+    .where(not_(exists().where(logs.c.id == records.c.log_id)))
+    .group_by(records.c.log_id)
     .limit(_p("count"))
     .offset(_NONE)
 )

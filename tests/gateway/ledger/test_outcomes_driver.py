@@ -134,6 +134,43 @@ async def test_kept_outcome_is_written_without_its_effects_when_they_no_longer_f
     await keeper.close()
 
 
+@pytest.mark.parametrize("way", ["append", "record", "retry"])
+async def test_outcome_keeps_its_answer_when_only_its_key_is_another_calls(way: str) -> None:
+    writer, answer = ScriptedWriter(), _answer(3)
+    keeper = _keeper(writer)
+    writer.conflicts = {SettleKey}
+    if way == "append":
+        await keeper.append(_draft("a"), effects=(SETTLE, answer))
+    elif way == "record":
+        keeper.record(_draft("a"), (SETTLE, answer))
+    else:
+        writer.down = True
+        with pytest.raises(LedgerUnavailable):
+            await keeper.append(_draft("a"), effects=(SETTLE, answer))
+        writer.down = False
+    await _until(lambda: bool(writer.written))
+    await keeper.close()
+    assert writer.written == [("a", (answer,))]
+    assert keeper._kept_bytes == 0
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["at once", "later"])
+async def test_outcome_is_written_without_effects_when_others_than_its_key_do_not_fit(kept: bool) -> None:
+    writer = ScriptedWriter()
+    keeper = _keeper(writer)
+    writer.conflicts, writer.down = {SettleKey, SaveAnswer}, kept
+    if kept:
+        with pytest.raises(LedgerUnavailable):
+            await keeper.append(_draft("a"), effects=(SETTLE, _answer(3)))
+        writer.down = False
+        await _until(lambda: keeper.waiting == 0)
+    else:
+        await keeper.append(_draft("a"), effects=(SETTLE, _answer(3)))
+    await keeper.close()
+    assert writer.written == [("a", ())]
+    assert keeper._kept_bytes == 0
+
+
 async def _cancelled_in(writer: ScriptedWriter, keeper: OutcomeKeeper) -> Callable[[], None]:
     """Cancel a caller whose append is open; what ends the append."""
     writer.held = []

@@ -68,6 +68,43 @@ async def test_claim_conflicts_when_the_key_is_taken(
     assert known is not None and known.state == (settled or "claimed")
 
 
+@pytest.mark.parametrize(("digest", "code"), [("d1", "still_running"), ("d2", "idempotency_mismatch")])
+async def test_claim_conflicts_when_the_key_has_expired_and_its_call_has_not_ended(
+    tmp_path: Path, digest: str, code: str
+) -> None:
+    async with open_store(tmp_path) as opened:
+        await opened.writer.append(draft(), effects=(claim(),))
+        opened.clock.advance(120)
+        await asyncio.to_thread(opened.appender.tidy)
+        assert (await conflict_of(opened, claim(digest, "c2"))).code == code
+        known = await opened.store.claim(LOG, SCOPE)
+        assert known is not None and (known.call, known.state) == ("c1", "claimed")
+        await opened.writer.append(draft("outcome"), effects=(SettleKey(LOG, SCOPE, "c1", "done"),))
+        assert await opened.store.claim(LOG, SCOPE) is None
+        await opened.writer.append(draft(call="c2"), effects=(claim(digest, "c2"),))
+
+
+async def test_claim_is_granted_once_when_many_race_for_a_key_that_is_born_expired(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as opened:
+        results = await asyncio.gather(
+            *(
+                opened.writer.append(draft(call=f"c{n}"), effects=(claim(call=f"c{n}", expires=START - 1),))
+                for n in range(20)
+            ),
+            return_exceptions=True,
+        )
+    assert sum(not isinstance(result, BaseException) for result in results) == 1
+
+
+async def test_claim_succeeds_when_the_first_expired_and_ended_without_settling_it(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as opened:
+        await opened.writer.append(draft(), effects=(claim(),))
+        await opened.writer.append(draft("outcome"))
+        assert (await conflict_of(opened, claim(call="c2"))).code == "still_running"
+        opened.clock.advance(60)
+        await opened.writer.append(draft(call="c2"), effects=(claim(call="c2"),))
+
+
 async def test_claim_succeeds_when_the_first_was_released_or_has_expired(tmp_path: Path) -> None:
     async with open_store(tmp_path) as opened:
         await opened.writer.append(draft(), effects=(claim(),))
@@ -213,7 +250,7 @@ async def test_highest_wall_stays_when_the_clock_goes_back(tmp_path: Path) -> No
 
 async def test_expired_rows_are_dropped_when_the_store_is_tidied(tmp_path: Path) -> None:
     async with open_store(tmp_path) as opened:
-        await opened.writer.append(draft(), effects=(claim(), SaveAnswer(LOG, "c1", ANSWER, keep_seconds=1)))
+        await opened.writer.append(draft("outcome"), effects=(claim(), SaveAnswer(LOG, "c1", ANSWER, keep_seconds=1)))
         opened.clock.advance(120)
         await asyncio.to_thread(opened.appender.tidy)
         reader = sqlite3.connect(opened.path)
