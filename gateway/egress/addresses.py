@@ -39,11 +39,16 @@ _METADATA: Final = frozenset(
         "169.254.169.254",  # most clouds
         "169.254.170.2",  # container credentials
         "169.254.170.23",
+        "169.254.0.23",
+        "169.254.42.42",
         "168.63.129.16",  # wire server
         "100.100.100.200",
         "192.0.0.192",
         "fd00:ec2::254",
         "fd00:ec2::23",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+        "fe80::a9fe:a9fe",
         "fd20:ce::254",
     )
 )
@@ -99,6 +104,12 @@ _V6: Final[tuple[tuple[IPv6Network, AddressClass], ...]] = tuple(
 )
 
 
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
+_SIX_TO_FOUR: Final = IPv6Network("2002::/16")
+_TEREDO: Final = IPv6Network("2001::/32")
+_EMBEDDED_LAST: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"), IPv6Network("::ffff:0:0:0/96"))
+
+
 def classify_address(address: str | IPv4Address | IPv6Address) -> AddressClass:
     """The class of an address given as text or parsed. Raises `ValueError` for anything that is none.
 
@@ -118,17 +129,58 @@ def classify_address(address: str | IPv4Address | IPv6Address) -> AddressClass:
     return next((kind for network, kind in _V4 if parsed in network), AddressClass.PUBLIC)
 
 
+_NOT_EMBEDDED: Final = IPv4Network("0.0.0.0/8")
+_IPV4_MASK: Final = 0xFFFF_FFFF
+_ISATAP: Final = 0x0000_5EFE
+
+
+def embedded_addresses(address: IPv6Address) -> tuple[IPv4Address, ...]:
+    """The IPv4 addresses to which a relay or tunnel could carry what is sent to `address`.
+
+    Where the length of a translator's prefix cannot be seen, every reading counts that is an address at all.
+
+    Source: RFC 6052 §2.2 (NAT64), RFC 8215 (local NAT64), RFC 3056 §2 (6to4), RFC 4380 §4 (Teredo), RFC 4291 §2.5.5.1,
+    RFC 7915 (SIIT), RFC 5214 §6.1 (ISATAP).
+    """
+    bits = int(address)
+    low = bits & _IPV4_MASK
+    found: tuple[int, ...] = ()
+    if address in _LOCAL_NAT64:
+        after_u = (bits & ((1 << 56) - 1)) >> 16  # bits 72 to 111; the eight before are the octet u, which is skipped
+        upper = (bits >> 64) & 0xFFFF
+        readings = (low, upper << 16 | after_u >> 24, (upper & 0xFF) << 24 | after_u >> 16, after_u >> 8)
+        found = tuple(reading for reading in readings if IPv4Address(reading) not in _NOT_EMBEDDED)
+    elif address in _SIX_TO_FOUR:
+        found = (bits >> 80 & _IPV4_MASK,)
+    elif address in _TEREDO:
+        found = (bits >> 64 & _IPV4_MASK, low ^ _IPV4_MASK)
+    elif not address.is_loopback and any(address in network for network in _EMBEDDED_LAST):
+        found = (low,)
+    elif (bits >> 32 & 0xFDFF_FFFF) == _ISATAP:
+        found = (low,)
+    return tuple(IPv4Address(reading) for reading in found)
+
+
 def check_address(address: str, allowed: frozenset[AddressClass]) -> None:
     """Raise a refusal `egress_forbidden` unless the address is public or of an allowed class.
 
     The refusal names the class, not the address: the caller learns nothing about the network behind the gate.
+
+    **Security**: an address that embeds an IPv4 address is refused unless the class of that one may be reached too: who
+    may use a translator may not use it to reach what is forbidden without one.
     """
     try:
-        kind = classify_address(address)
+        parsed = ip_address(address)
     except ValueError as error:
         raise refusal("egress_forbidden", "the target resolves to something that is no address") from error
-    if kind is not AddressClass.PUBLIC and kind not in allowed:
-        raise refusal("egress_forbidden", f"the target resolves to a {kind.value} address, which is not allowed here")
+    kinds = [classify_address(parsed)]
+    if isinstance(parsed, IPv6Address):
+        kinds += map(classify_address, embedded_addresses(IPv6Address(int(parsed))))
+    for kind in kinds:
+        if kind is not AddressClass.PUBLIC and kind not in allowed:
+            raise refusal(
+                "egress_forbidden", f"the target resolves to a {kind.value} address, which is not allowed here"
+            )
 
 
 def address_classes(names: Iterable[str]) -> frozenset[AddressClass]:

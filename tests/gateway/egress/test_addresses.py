@@ -36,6 +36,12 @@ TABLE = [
     ("168.63.129.17", "public"),
     ("169.253.255.255", "public"),
     ("169.254.0.0", "link_local"),
+    ("169.254.0.22", "link_local"),
+    ("169.254.0.23", "metadata"),
+    ("169.254.0.24", "link_local"),
+    ("169.254.42.41", "link_local"),
+    ("169.254.42.42", "metadata"),
+    ("169.254.42.43", "link_local"),
     ("169.254.169.253", "link_local"),
     ("169.254.169.254", "metadata"),
     ("169.254.169.255", "link_local"),
@@ -109,6 +115,12 @@ TABLE = [
     ("5f00::1", "reserved"),
     ("fbff::1", "reserved"),
     ("fc00::1", "private"),
+    ("fd00:42::41", "private"),
+    ("fd00:42::42", "metadata"),
+    ("fd00:42::43", "private"),
+    ("fd00:c1::a9fe:a9fd", "private"),
+    ("fd00:c1::a9fe:a9fe", "metadata"),
+    ("fd00:c1::a9fe:a9ff", "private"),
     ("fd00:ec2::253", "private"),
     ("fd00:ec2::254", "metadata"),
     ("fd00:ec2::255", "private"),
@@ -117,6 +129,10 @@ TABLE = [
     ("fe00::1", "reserved"),
     ("fe7f:ffff::1", "reserved"),
     ("fe80::1", "link_local"),
+    ("fe80::a9fe:a9fd", "link_local"),
+    ("fe80::a9fe:a9fe", "metadata"),
+    ("fe80::a9fe:a9fe%lo", "metadata"),
+    ("fe80::a9fe:a9ff", "link_local"),
     ("fe80::1%lo", "link_local"),
     ("febf:ffff::1", "link_local"),
     ("fec0::1", "private"),
@@ -131,7 +147,39 @@ def test_classify_address_names_the_class_when_given(address: str, kind: str) ->
     assert classify_address(address) is AddressClass(kind)
 
 
-@pytest.mark.parametrize(("address", "kind"), TABLE, ids=[address for address, _ in TABLE])
+EMBEDDED = [
+    ("64:ff9b::a9fe:a9fe", "metadata"),
+    ("64:ff9b::a00:1", "private"),
+    ("64:ff9b::7f00:1", "loopback"),
+    ("64:ff9b::ffff:ffff", "broadcast"),
+    ("64:ff9b:1::a9fe:a9fe", "metadata"),
+    ("64:ff9b:1:a00:0:100::", "private"),
+    ("64:ff9b:1:a00:0:100::1", "private"),
+    ("64:ff9b:1:a:0:1::", "private"),
+    ("64:ff9b:1:0:a:0:100:0", "private"),
+    ("64:ff9b:1:fffe:a9:fea9:fe00:0", "metadata"),
+    ("2002:7f00:1::", "loopback"),
+    ("2002:a9fe:a9fe::1", "metadata"),
+    ("2002:c0a8:101:1::1", "private"),
+    ("2001:0:808:808:0:0:5601:5601", "metadata"),
+    ("2001:0:a00:1:0:0:f7f7:f7f7", "private"),
+    ("2001::1", "unspecified"),
+    ("2001:0:ffff::", "broadcast"),
+    ("::2", "unspecified"),
+    ("::127.0.0.1", "loopback"),
+    ("::169.254.169.254", "metadata"),
+    ("::ffff:0:127.0.0.1", "loopback"),
+    ("::ffff:0:a9fe:a9fe", "metadata"),
+    ("fe80::5efe:a9fe:a9fe", "metadata"),
+    ("fe80::200:5efe:a00:1", "private"),
+    ("fd00::5efe:a9fe:a9fe", "metadata"),
+    ("2606:4700::200:5efe:7f00:1", "loopback"),
+]
+CARRIED = {address for address, _ in EMBEDDED}
+PLAIN_TABLE = [(address, kind) for address, kind in TABLE if address not in CARRIED]
+
+
+@pytest.mark.parametrize(("address", "kind"), PLAIN_TABLE, ids=[address for address, _ in PLAIN_TABLE])
 def test_check_address_refuses_when_the_class_is_not_named(address: str, kind: str) -> None:
     check_address(address, frozenset({AddressClass(kind)}))
     if kind == "public":
@@ -141,6 +189,35 @@ def test_check_address_refuses_when_the_class_is_not_named(address: str, kind: s
         check_address(address, frozenset(AddressClass) - {AddressClass(kind)})
     assert caught.value.code == "egress_forbidden"
     assert address not in str(caught.value) or address == "::"
+
+
+@pytest.mark.parametrize(("address", "inner"), EMBEDDED, ids=[address for address, _ in EMBEDDED])
+def test_check_address_refuses_when_the_class_of_the_address_inside_is_not_named(address: str, inner: str) -> None:
+    check_address(address, frozenset(AddressClass))
+    with pytest.raises(Refusal) as caught:
+        check_address(address, frozenset(AddressClass) - {AddressClass(inner)})
+    assert caught.value.code == "egress_forbidden"
+    with pytest.raises(Refusal):
+        check_address(address, frozenset({classify_address(address)}))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "64:ff9b::808:808",
+        "64:ff9b:1::808:808",
+        "64:ff9b:1:808:8:800::",
+        "64:ff9b:1:0:8:808:800:0",
+        "2002:808:808::1",
+        "2001:0:808:808:0:0:f7f7:f7f7",
+        "::8.8.8.8",
+        "::ffff:0:8.8.8.8",
+    ],
+)
+def test_check_address_admits_a_translated_address_when_the_one_inside_is_public(address: str) -> None:
+    check_address(address, frozenset({AddressClass.TRANSLATED}))
+    with pytest.raises(Refusal):
+        check_address(address, frozenset(AddressClass) - {AddressClass.TRANSLATED})
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "127.1", "0x7f.0.0.1", "2130706433", "127.0.0.01", "1.2.3.4.5"])
