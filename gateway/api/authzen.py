@@ -41,13 +41,14 @@ from gateway.api.authzen_mapping import (
     refused_answer,
     settles,
 )
-from gateway.api.evaluating import UNABLE, Evaluation, Judged, evaluation_draft, json_document, judge
+from gateway.api.evaluating import Evaluation, Judged, evaluation_draft, json_document, judge
 from gateway.api.exchange import ApiExchange
 from gateway.api.management import authorize
 from gateway.edge.answer import Answer
 from gateway.edge.headers import HeaderPairs, RequestHead
 from gateway.edge.problem import MEDIA_TYPE, refusal
 from gateway.errors import Refusal
+from gateway.flow.failures import UNDECIDED
 from gateway.ledger.record import RecordDraft
 from gateway.running import Running
 from pdp.documents import Effect
@@ -155,7 +156,7 @@ async def _answers(at: Evaluation, asked: Asked) -> dict[str, JsonValue]:
                 raise refusal("denied" if fault.status == 403 else "malformed_request", fault.detail) from fault
             answer = refused_answer("malformed_request", fault.detail, fault.status)
         except Refusal as refused:
-            if not asked.several or refused.code in UNABLE:
+            if not asked.several or refused.code in UNDECIDED:
                 raise
             answer = refused_answer(refused.code, refused.detail or refused.title, refused.status)
         else:

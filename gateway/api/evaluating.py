@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 from bundles.canonical import JsonValue, StrictJsonError, parse_strict
 from gateway.api.access_request_mapping import Standing, question_fields, referred, standing
@@ -21,6 +20,7 @@ from gateway.edge.body import read_body
 from gateway.edge.identity import Subject
 from gateway.edge.problem import refusal
 from gateway.flow.describe import ACTOR, decision_record, policy_record, recorded_text, subject_record
+from gateway.flow.failures import policy_failed
 from gateway.flow.prepare import resource_of
 from gateway.flow.switch_scopes import covering_scopes
 from gateway.flow.values import InstancePlan
@@ -28,9 +28,7 @@ from gateway.ledger.record import LogId, RecordDraft
 from gateway.running import Running
 from pdp.decided import Decided
 from pdp.documents import ActionFacts, Effect
-from pdp.errors import EngineFailed, InputRefused, PdpError
-
-UNABLE: Final = frozenset({"policy_stale", "policy_unavailable", "engine_failed"})
+from pdp.errors import InputRefused, PdpError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Judged:
 
 
 async def judge(at: Evaluation, question: Question) -> Judged:
-    """Put a question to policy. Raises `MalformedQuestion`, `Refusal`; a stale or absent policy is one of `UNABLE`."""
+    """Put a question to policy. Raises `MalformedQuestion`, `Refusal`; those of `policy_failed` among them."""
     known = _known_action(at.running.assembly.plans, at.caller, question)
     services = at.running.services
     approval, found = await _referred(at, question, known)
@@ -79,9 +77,7 @@ async def judge(at: Evaluation, question: Question) -> Judged:
     except InputRefused as refused:
         raise MalformedQuestion(refused.detail) from refused
     except PdpError as failed:
-        if isinstance(failed, EngineFailed):
-            services.metrics.engine_errors.inc()
-        raise refusal(failed.code if failed.code in UNABLE else "engine_failed") from failed
+        raise policy_failed(failed, services.metrics) from failed
     services.metrics.observe_decision(decided.engine, decided.seconds, decided.cached)
     killed = _is_killed(at, question, _connector(known))
     own = approval if found is not Standing.UNVERIFIABLE else None

@@ -20,12 +20,12 @@ from gateway.edge.tokens import find_token
 from gateway.errors import GateMisuse
 from gateway.flow.call import reasons_of
 from gateway.flow.describe import subject_facts
+from gateway.flow.failures import policy_failed
 from gateway.running import Running
 from pdp.documents import ActionFacts, Effect, PolicyInput, ResourceFacts
-from pdp.errors import EngineFailed, PdpError
+from pdp.errors import InputRefused, PdpError
 
 _WRITES: Final = frozenset({"vote", "withdraw", "set", "clear", "create", "cancel"})
-_STALE_CODES: Final = frozenset({"policy_stale", "policy_unavailable", "engine_failed"})
 
 
 async def caller(running: Running, head: RequestHead) -> Subject:
@@ -66,12 +66,12 @@ async def authorize(
     try:
         decided = await running.services.policy.decide(question)
     except PdpError as failed:
-        if isinstance(failed, EngineFailed):
-            running.services.metrics.engine_errors.inc()
+        refused = policy_failed(failed, running.services.metrics)
         emergency = running.assembly.config.document.management.emergency_roles
-        if operation == "switch.set" and set(emergency) & set(subject.roles):
+        could_be_asked = isinstance(failed, InputRefused)
+        if operation == "switch.set" and not could_be_asked and set(emergency) & set(subject.roles):
             return
-        raise refusal(failed.code if failed.code in _STALE_CODES else "engine_failed") from failed
+        raise refused from failed
     trace.decided = decided
     if decided.decision.effect is not Effect.ALLOW:
         reasons = reasons_of(decided)

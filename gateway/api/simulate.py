@@ -17,19 +17,19 @@ from gateway.approvals.render import rfc3339
 from gateway.edge.answer import Answer
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
+from gateway.flow.failures import policy_failed
 from gateway.running import Running
 from gateway.simulation import TypedCall, is_about, overridden, tenant_of, typed_question
 from gateway.store.answers import AnswerBroken
 from gateway.store.port import KeptInput
 from gateway.store.sealing import SealBroken
 from pdp.decided import Decided
-from pdp.errors import EngineFailed, InputRefused, PdpError
+from pdp.errors import InputRefused, PdpError
 from pdp.replay import Recorded, kind_of, read_recorded, summary_of
 from pdp.simulate import check_question, decision_document, simulation_document
 
 _TYPED: Final = frozenset({"instance", "action", "arguments", "subject", "ticket", "run"})
 _MEMBERS: Final = frozenset({"input", "call"}) | _TYPED
-_UNABLE: Final = frozenset({"policy_stale", "policy_unavailable", "engine_failed"})
 CALL_MAX_CHARACTERS: Final = 128
 
 
@@ -162,9 +162,7 @@ async def _decided(running: Running, question: Mapping[str, Any]) -> Decided:
     except InputRefused as refused:
         raise refusal("arguments_invalid", refused.detail) from refused
     except PdpError as failed:
-        if isinstance(failed, EngineFailed):
-            running.services.metrics.engine_errors.inc()
-        raise refusal(failed.code if failed.code in _UNABLE else "engine_failed") from failed
+        raise policy_failed(failed, running.services.metrics) from failed
 
 
 def _recorded_document(recorded: Recorded, decided: Decided, *, rules: bool) -> dict[str, JsonValue]:

@@ -30,7 +30,7 @@ from gateway.egress.exchange import UpstreamResponse
 from gateway.errors import Refusal
 from gateway.flow import commands as c
 from gateway.flow import events as e
-from gateway.flow.failures import approval_refusal, dispatch_failed, policy_refusal
+from gateway.flow.failures import approval_refusal, dispatch_failed, policy_failed
 from gateway.flow.guard_driver import StreamGuard
 from gateway.flow.services import Reach, Services
 from gateway.flow.values import Finished, GovernedCall, Trace
@@ -38,7 +38,7 @@ from gateway.ledger.record import RecordMalformed
 from gateway.ledger.writer import LedgerUnavailable
 from gateway.store.port import StoreConflict, StoreUnavailable
 from gateway.watching import Asked
-from pdp.errors import EngineFailed, PdpError
+from pdp.errors import PdpError
 
 GIVING_UP_STEPS_MAX = 8
 UNAUTHORIZED = 401
@@ -96,9 +96,7 @@ class CallDriver:
             except ApprovalRefused as refused_approval:
                 error = approval_refusal(refused_approval)
             except PdpError as failed_policy:
-                if isinstance(failed_policy, EngineFailed):
-                    self._services.metrics.engine_errors.inc()
-                error = policy_refusal(failed_policy)
+                error = policy_failed(failed_policy, self._services.metrics)
 
     # -- request -------------------------------------------------------------------------------------------------
 

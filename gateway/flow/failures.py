@@ -1,18 +1,22 @@
-"""What failures of the parts below mean to a call: events and refusals with stable codes.
+"""What failures of the parts below mean to who asked: events and refusals with stable codes.
 
-Guarantees: what a caller must not be told stays out of the refusal. Leaves counting and logging to `gateway.flow.driver`.
+Guarantees: what a caller must not be told stays out of the refusal. Leaves logging to whoever is told.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from gateway.approvals.model import ApprovalRefused
 from gateway.edge.problem import refusal
 from gateway.egress.errors import UpstreamError, UpstreamTimeout
 from gateway.errors import Refusal
 from gateway.flow.events import DispatchFailed
-from pdp.errors import PdpError
+from gateway.operations.metrics import Metrics
+from pdp.errors import EngineFailed, InputRefused, PdpError, PolicyStale, PolicyUnavailable
 
-_POLICY_CODES = frozenset({"engine_failed", "policy_unavailable", "policy_stale", "malformed_request"})
+UNDECIDED: Final = frozenset({"policy_stale", "policy_unavailable", "engine_failed"})
+"""The codes of `policy_failed` by which no question at all is answered at the moment."""
 
 
 def dispatch_failed(failed: UpstreamError) -> DispatchFailed:
@@ -29,7 +33,14 @@ def approval_refusal(refused: ApprovalRefused) -> Refusal:
     return refusal(refused.code, refused.detail)
 
 
-def policy_refusal(failed: PdpError) -> Refusal:
-    """Why policy gave no decision; only a question that may not be put is explained."""
-    code = failed.code if failed.code in _POLICY_CODES else "engine_failed"
-    return refusal(code, failed.detail if code == "malformed_request" else "")
+def policy_failed(failed: PdpError, metrics: Metrics) -> Refusal:
+    """Why policy gave no decision, counted where the engine is at fault; only a question that may not be put is explained."""
+    if isinstance(failed, InputRefused):
+        return refusal("malformed_request", failed.detail)
+    if isinstance(failed, PolicyStale):
+        return refusal("policy_stale")
+    if isinstance(failed, PolicyUnavailable):
+        return refusal("policy_unavailable")
+    if isinstance(failed, EngineFailed):
+        metrics.engine_errors.inc()
+    return refusal("engine_failed")

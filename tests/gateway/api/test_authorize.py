@@ -19,7 +19,7 @@ from gateway.operations.metrics import Metrics
 from gateway.running import Running
 from pdp.decided import Decided
 from pdp.documents import Effect, PolicyInput
-from pdp.errors import EngineFailed, PdpError, PolicyRefused, PolicyStale, PolicyUnavailable
+from pdp.errors import EngineFailed, InputRefused, PdpError, PolicyRefused, PolicyStale, PolicyUnavailable
 from tests.gateway.flow.playbook import NOW, SUBJECT, decided
 
 EMERGENCY = "firefighter"
@@ -97,6 +97,12 @@ async def test_kill_switch_is_set_by_emergency_roles_alone_when(case: str) -> No
     await authorize(_running(Plane(failure)), _exchange("triage", EMERGENCY), "switch.set")
     assert (await _refused(failure, "switch.set", "triage", "operator")).code == code
     assert (await _refused(failure, "switch.set")).code == code
+
+
+async def test_kill_switch_is_refused_to_emergency_roles_when_policy_could_be_asked_but_the_question_may_not_be() -> (
+    None
+):
+    assert (await _refused(InputRefused("too large"), "switch.set", EMERGENCY)).code == "malformed_request"
 
 
 async def test_kill_switch_is_denied_to_emergency_roles_when_the_bundle_says_so() -> None:

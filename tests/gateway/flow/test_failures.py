@@ -7,7 +7,8 @@ import pytest
 from gateway.approvals.model import ApprovalRefused
 from gateway.egress.errors import UpstreamError, UpstreamFailed, UpstreamNotSent, UpstreamTimeout
 from gateway.flow.events import DispatchFailed
-from gateway.flow.failures import approval_refusal, dispatch_failed, policy_refusal
+from gateway.flow.failures import UNDECIDED, approval_refusal, dispatch_failed, policy_failed
+from gateway.operations.metrics import Metrics
 from pdp.errors import EngineFailed, InputRefused, PdpError, PolicyRefused, PolicyStale, PolicyUnavailable
 
 ENDS: dict[str, tuple[UpstreamError, DispatchFailed]] = {
@@ -47,12 +48,17 @@ TOLD: dict[str, tuple[PdpError, str, str]] = {
     "no bundle is loaded": (PolicyUnavailable("no bundle"), "policy_unavailable", ""),
     "the bundle is stale": (PolicyStale("the lease has ended"), "policy_stale", ""),
     "the question may not be put": (InputRefused("a key is no text"), "malformed_request", "a key is no text"),
+    "the engine cannot be asked": (PolicyUnavailable("late", code="opa_too_slow"), "policy_unavailable", ""),
     "something else is wrong with policy": (PolicyRefused("inside"), "engine_failed", ""),
 }
 
 
 @pytest.mark.parametrize("case", TOLD)
-def test_policy_refusal_tells_callers_only_of_their_question_when(case: str) -> None:
+def test_policy_failed_tells_callers_only_of_their_question_when(case: str) -> None:
     failed, code, detail = TOLD[case]
-    refused = policy_refusal(failed)
+    metrics = Metrics()
+    refused = policy_failed(failed, metrics)
     assert (refused.code, refused.detail) == (code, detail)
+    assert (refused.code in UNDECIDED) is (code != "malformed_request")
+    errors = 1 if isinstance(failed, EngineFailed) else 0
+    assert f"tidegate_engine_errors_total {errors}.0" in metrics.exposition().decode()
