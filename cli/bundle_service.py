@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,6 +77,7 @@ def serve(config: Path = SERVICE_CONFIG, as_json: bool = JSON_OPTION) -> None:
 async def _serve(document: ServiceDocument, base_dir: Path) -> None:
     from gateway.edge.limits import EdgeLimits
     from gateway.edge.server import start_server
+    from gateway.operations.edge_refusals import EdgeRefusals
     from gateway.operations.log import LineLog
     from pdp.bundle_verifier import BundleVerifier
 
@@ -94,7 +96,8 @@ async def _serve(document: ServiceDocument, base_dir: Path) -> None:
         limits = EdgeLimits(body_max_bytes=archive_max_bytes())
         try:
             desk = _Desk(service, limits.body_max_bytes, frozenset(document.hosts), log)
-            server = await start_server(desk.handle, host, port, limits)
+            told = EdgeRefusals("bundle_service", lambda _: None, partial(say, "refused"), time.monotonic)
+            server = await start_server(desk.handle, host, port, limits, told)
         except OSError as refused:
             raise BundleUnavailable("listen_failed", f"{document.listen}: {refused.strerror}") from refused
         say("listening", {"host": host, "port": server.port})

@@ -13,10 +13,10 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING
 
 from bundles.client_protocol import ClientStatus
 from bundles.errors import BundleError, BundleRefused
@@ -25,16 +25,14 @@ from bundles.trusted_set import TrustedBundle
 from gateway.api.calls import CallsApi
 from gateway.api.router import Router
 from gateway.approvals.service import ApprovalService
-from gateway.assembly import Assembly, approval_limits, build_assembly, edge_limits
+from gateway.assembly import Assembly, approval_limits, build_assembly
 from gateway.bundle_config import Bundle
 from gateway.bundle_set import BundleSet
 from gateway.bundle_settings import merged_bundle, remembered_as
 from gateway.config import ConfigError, GatewayConfig, load_config
 from gateway.connectors.tickets import TicketBook
 from gateway.cross_checking import CrossChecker, CrossCheckParts
-from gateway.edge.server import RunningServer, start_server
 from gateway.egress.dialer import UpstreamPools
-from gateway.envoy.opening import open_door
 from gateway.errors import GateError
 from gateway.export.exporter import DecisionLogExporter
 from gateway.export.starting_client import make_exporters
@@ -44,8 +42,8 @@ from gateway.ledger.outcomes_driver import OutcomeKeeper, Told
 from gateway.ledger.record import RecordDraft
 from gateway.ledger.recovery_client import recover_open_intents
 from gateway.ledger.writer import LedgerWriter
+from gateway.listening import Listeners
 from gateway.operations.bundle_metrics import BundleMetrics
-from gateway.operations.listener import MetricsListener
 from gateway.operations.log import EVENT_GATE, LineLog
 from gateway.operations.metrics import Metrics
 from gateway.policy_loading import PolicyLoader
@@ -66,9 +64,6 @@ from pdp.errors import PdpError
 from pdp.opa_server import OpaServerEngine
 from pdp.prepared import PolicyPlane
 from pdp.wasm.host import WasmEngine
-
-if TYPE_CHECKING:
-    from gateway.envoy.server import RunningDoor
 
 COLLECTOR_THRESHOLDS = (20_000, 50, 100)
 """Net new objects before a young, a middle and a full collection."""
@@ -104,42 +99,39 @@ class Gate:
         self._bundle_metrics: BundleMetrics | None = None
         if bundles.is_leased:
             self._bundle_metrics = BundleMetrics(running.services.metrics.registry, self._statuses)
-        self._servers: list[RunningServer] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._exporters: list[DecisionLogExporter] = []
         self._reloading = asyncio.Lock()
         self.failed: asyncio.Event = asyncio.Event()
         self.owner: StoreOwner | None = None
         self._runner = CallRunner(running, log)
-        self._door: RunningDoor | None = None
         self.router = Router(running, self._runner, CallsApi(running, self._runner))
-        self.port = 0
-        self.metrics_port = 0
+        self._listeners = Listeners(running, log, self._runner, self.router.handle)
 
     @property
     def running(self) -> Running:
         """What is in force."""
         return self._running
 
+    @property
+    def port(self) -> int:
+        """The gate's port; 0 until it has one."""
+        return self._listeners.port
+
+    @property
+    def metrics_port(self) -> int:
+        """The port of `/metrics`; 0 without one."""
+        return self._listeners.metrics_port
+
     async def listen(self) -> None:
         """Open the listeners. Raises `OSError` when a port is taken, `GateMisuse` for a collector's unreadable token."""
-        config = self._running.assembly.config
         exporters = await asyncio.to_thread(make_exporters, self._running, self._log)
-        listen = config.document.listen
-        host, port = config.endpoint(listen.gate)
-        self._running.gate_hosts = config.hosts(listen.gate, port)
-        gate = await start_server(self.router.handle, host, port, edge_limits(config))
-        self._servers.append(gate)
-        self.port = gate.port
-        self._running.gate_hosts = config.hosts(listen.gate, gate.port)
-        if listen.metrics is not None:
-            host, port = config.endpoint(listen.metrics)
-            services, hosts = self._running.services, config.hosts(listen.metrics, port)
-            metrics = MetricsListener(services.metrics, services.writer, hosts)
-            server = await start_server(metrics.handle, host, port, edge_limits(config))
-            self._servers.append(server)
-            self.metrics_port = server.port
-        self._door = await open_door(self._running, self._runner)
+        await self._listeners.bind()
+        config = self._running.assembly.config
+        bound = replace(config, gate_port=self.port)
+        if bound.external_url != config.external_url:
+            await self._put_in_force(bound, self._bundles.bundles())
+        await self._listeners.serve()
         self._tasks.append(asyncio.create_task(self._watch(), name="gate-watch"))
         self._exporters = exporters
         for exporter in exporters:
@@ -175,12 +167,14 @@ class Gate:
         old = self._running.assembly
         config = old.config
         if self._config_path is not None:
-            config = await asyncio.to_thread(_read_config, self._config_path)
+            read = await asyncio.to_thread(_read_config, self._config_path)
+            config = replace(read, gate_port=old.config.gate_port)
         for name in ("listen", "store", "ledger", "engine", "decision_logs"):
             if getattr(config.document, name) != getattr(old.config.document, name):
                 raise ConfigError("restart_needed", f"{name} changes only with a restart")
         if any(bundle.freshness == "signed" for bundle in config.document.bundles) is not self._bundles.is_leased:
             raise ConfigError("restart_needed", "bundles are followed, or are not, from a start on")
+        self._listeners.check_limits(config)
         members = await self._bundles.prepared(config)
         await self._put_in_force(config, {name: member.bundle for name, member in members.items()})
         await self._bundles.adopt(members, self._install, self._say_bundle_fault)
@@ -201,6 +195,8 @@ class Gate:
             raise
         old, self._running.assembly = self._running.assembly, fresh
         self._running.gate_hosts = config.hosts(config.document.listen.gate, self.port)
+        self._listeners.take_limits(config)
+        services.approvals.limits = approval_limits(config)
         services.metrics.bound_labels(fresh.labels)
         services.metrics.bundle_sequence.set(merged.sequence)
         await old.keys.close()
@@ -277,16 +273,13 @@ class Gate:
         """Accept nothing more, let calls finish for the configured grace, write what waits."""
         self._running.closing = True
         grace = self._running.assembly.config.document.limits.grace_seconds
-        await self._bundles.close()
-        for exporter in self._exporters:
-            await exporter.close()
+        await self._listeners.close(grace)  # while calls end, switches are still seen and leases still renewed
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._door is not None:
-            await self._door.close(grace)
-        for server in self._servers:
-            await server.close(grace)
+        await self._bundles.close()
+        for exporter in self._exporters:
+            await exporter.close()
         services = self._running.services
         if self._running.shadow is not None:
             await self._running.shadow.close()

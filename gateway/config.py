@@ -250,6 +250,8 @@ class GatewayConfig:
 
     document: Document
     base_dir: Path
+    gate_port: int | None = None
+    """The port that the gate's listener got, once it has one."""
 
     def file(self, reference: str) -> Path:
         """The path a ``file:`` reference (or a bare path) names."""
@@ -263,7 +265,8 @@ class GatewayConfig:
     @property
     def external_url(self) -> str:
         """The base URL clients use; rewriting uses it, never ``Host`` (page 12, rule 18)."""
-        return (self.document.external_url or f"http://{self.document.listen.gate}").rstrip("/")
+        host, _, port = self.document.listen.gate.rpartition(":")
+        return (self.document.external_url or f"http://{host}:{self.gate_port or port}").rstrip("/")
 
     def hosts(self, address: str, port: int) -> frozenset[str]:
         """What `Host` may say on a listener that was asked to take `address` and got `port` (page 12, rule 18)."""

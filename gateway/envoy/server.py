@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 import grpc
@@ -42,9 +43,10 @@ class RunningDoor:
         self.port = port
 
     async def close(self, grace_seconds: float) -> None:
-        """Accept nothing more and let questions end."""
+        """Accept nothing more and let questions end, all within `grace_seconds`."""
+        until = monotonic() + grace_seconds
         await self._server.stop(grace_seconds)
-        await self._service.close(grace_seconds)
+        await self._service.close(max(0.0, until - monotonic()))
 
 
 class DoorUnavailable(GateUnavailable):

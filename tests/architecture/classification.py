@@ -95,6 +95,7 @@ PURE: frozenset[str] = frozenset(
     gateway.ledger.verify
     gateway.operations.bundle_metrics
     gateway.operations.cross_check_metrics
+    gateway.operations.edge_refusals
     gateway.operations.enforcement
     gateway.operations.metrics
     gateway.operations.shadow_metrics
@@ -233,6 +234,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.ledger.outcomes_driver
     gateway.ledger.recovery_client
     gateway.ledger.writer
+    gateway.listening
     gateway.operations.listener
     gateway.operations.log
     gateway.policy_loading
@@ -246,6 +248,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.store.guard_driver
     gateway.store.keyfile
     gateway.store.offline_driver
+    gateway.store.opening_driver
     gateway.store.owner_driver
     gateway.store.offline_inputs_driver
     gateway.store.frames

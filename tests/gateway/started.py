@@ -32,6 +32,11 @@ class Started:
     directory: Path
     log: io.BytesIO
 
+    def token(self, *, tenant: str = "acme", roles: tuple[str, ...] = ("triage",), environment: str = "test") -> str:
+        """A token of the development issuer."""
+        claims = {"sub": "bot", "tenant": tenant, "workspace": "ops", "environment": environment, "roles": [*roles]}
+        return make_token(load(self.directory), claims, lifetime_seconds=300, now=int(time.time()))
+
     async def ask(
         self,
         method: str,
@@ -44,8 +49,7 @@ class Started:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request of somebody of that tenant."""
-        claims = {"sub": "bot", "tenant": tenant, "workspace": "ops", "environment": environment, "roles": [*roles]}
-        token = make_token(load(self.directory), claims, lifetime_seconds=300, now=int(time.time()))
+        token = self.token(tenant=tenant, roles=roles, environment=environment)
         sent = {"Host": f"127.0.0.1:{self.gate.port}", "Authorization": f"Bearer {token}", **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
