@@ -7,7 +7,6 @@ its own module.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from bundles.canonical import JsonValue
 from gateway.api.exchange import ApiExchange
@@ -24,8 +23,6 @@ from gateway.flow.failures import policy_failed
 from gateway.running import Running
 from pdp.documents import ActionFacts, Effect, PolicyInput, ResourceFacts
 from pdp.errors import InputRefused, PdpError
-
-_WRITES: Final = frozenset({"vote", "withdraw", "set", "clear", "create", "cancel"})
 
 
 async def caller(running: Running, head: RequestHead) -> Subject:
@@ -50,15 +47,15 @@ async def authorize(
     **Security**: setting a kill switch must work while no policy can be asked; then, and only then, the configured
     emergency roles decide.
     """
-    if operation not in OPERATIONS:
+    mode = OPERATIONS.get(operation)
+    if mode is None:
         raise GateMisuse(f"{operation} is no operation of the gate")
-    noun, _, verb = operation.partition(".")
     subject, trace = exchange.subject, exchange.trace
-    trace.action, trace.mode = action_name(operation), "write" if verb in _WRITES else "read"
+    trace.action, trace.mode = action_name(operation), mode
     question = PolicyInput(
         subject=subject_facts(subject),
         action=ActionFacts(trace.action, trace.mode),
-        resource=ResourceFacts(noun, resource_id, CONNECTOR, CONNECTOR),
+        resource=ResourceFacts(operation.partition(".")[0], resource_id, CONNECTOR, CONNECTOR),
         args=args or {},
         time_unix=running.services.clock(),
         call=exchange.call_id,

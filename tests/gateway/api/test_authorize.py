@@ -68,6 +68,27 @@ async def test_operation_is_let_through_when_the_bundle_allows_it() -> None:
     assert (exchange.trace.action, exchange.trace.decided) == ("tidegate.approval.vote", decided())
 
 
+WRITES = {
+    "access_request.cancel",
+    "access_request.create",
+    "approval.vote",
+    "approval.withdraw",
+    "call.create",
+    "opa.log",
+    "opa.status",
+    "switch.clear",
+    "switch.set",
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_policy_is_told_that_an_operation_writes_when_it_changes_or_records_something(operation: str) -> None:
+    plane, exchange = Plane(decided()), _exchange("operator")
+    await authorize(_running(plane), exchange, operation)
+    expected = "write" if operation in WRITES else "read"
+    assert (plane.asked[0].action.mode, exchange.trace.mode) == (expected, expected)
+
+
 @pytest.mark.parametrize("effect", [effect for effect in Effect if effect is not Effect.ALLOW])
 async def test_operation_is_denied_when_the_effect_is(effect: Effect) -> None:
     refused = await _refused(decided(effect), "switch.clear", EMERGENCY)
