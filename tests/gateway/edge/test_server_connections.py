@@ -296,3 +296,40 @@ async def test_server_notices_when_a_waiting_client_left() -> None:
         writer.close()
         async with asyncio.timeout(5):
             await noticed.wait()
+
+
+@pytest.mark.parametrize(
+    ("head", "shut", "limits"),
+    [
+        pytest.param(GET + b"\r\n", False, {"idle_seconds": 0.2}, id="then stays idle"),
+        pytest.param(GET + CLOSE, False, {"write_stall_seconds": 0.2}, id="and wants to leave"),
+        pytest.param(GET + b"\r\n", True, {"write_stall_seconds": 0.2, "half_closed_seconds": 0.2}, id="and has left"),
+    ],
+)
+async def test_server_ends_a_connection_whose_client_never_reads_the_rest_of_an_answer(
+    head: bytes, shut: bool, limits: dict[str, float]
+) -> None:
+    left: list[asyncio.WriteTransport] = []
+
+    async def answer(request: web.BaseRequest) -> Answer:
+        transport = request.transport
+        assert transport is not None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        left.append(transport)
+        return Answer(200, (), b"a" * 60_000)  # more than the kernel takes, less than makes the edge wait
+
+    async with running(answer, **limits) as edge:
+        loop, client = asyncio.get_running_loop(), socket.socket()
+        with client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", edge.server.port))
+            await loop.sock_sendall(client, head)
+            if shut:
+                client.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(10):
+                while not left:
+                    await asyncio.sleep(0.01)
+                assert left[0].get_write_buffer_size() > 0
+                while edge.server.connections:
+                    await asyncio.sleep(0.05)
