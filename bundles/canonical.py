@@ -23,13 +23,27 @@ SAFE_INTEGER_MAX: Final = 2**53 - 1
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _WIDE_NUMBER = re.compile(rb"[0-9]{16}|[0-9][eE]")
 _INEXACT_LITERAL = re.compile(rb"[0-9][.eE]|[0-9]{16}|-0")
+_POINT_OR_EXPONENT = re.compile(rb"[0-9][.eE]")
 _FLOAT_OR_WIDE = re.compile(rb"[0-9][.eE]|[0-9]{16}")
 _ASTRAL = re.compile(rb"[\xf0-\xf4]")
 _CONTAINERS = frozenset((dict, list))
 _PLAIN_KINDS = frozenset((str, bool, type(None)))
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_WORDS_OF_64_BITS = range(-(2**63), 2**64)
 _PLAIN = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
+
+class SpelledNumber(float):
+    """A number that was written with a point or an exponent, and how."""
+
+    spelling: str
+
+    def __new__(cls, spelling: str) -> SpelledNumber:
+        """The number that ``spelling`` means in JSON."""
+        made = super().__new__(cls, spelling)
+        made.spelling = spelling
+        return made
 
 
 class StrictJsonError(ValueError):
@@ -77,6 +91,24 @@ def parse_strict(raw: bytes, *, max_bytes: int = 1 << 20, max_depth: int = 64) -
     if _WIDE_NUMBER.search(skeleton):
         _check_numbers(value, "")
     return value
+
+
+def parse_spelled(raw: bytes) -> JsonValue:
+    """The value of a JSON text of our own making, in which a number with a point or an exponent is a ``SpelledNumber``.
+
+    Raises ``orjson.JSONDecodeError`` for what is no JSON, numbers beyond a double among it.
+    """
+    value: JsonValue = orjson.loads(raw)
+    if _POINT_OR_EXPONENT.search(outside_strings(raw)) is None:
+        return value
+    spelled: JsonValue = json.loads(raw, parse_float=SpelledNumber, parse_int=_integer)
+    return spelled
+
+
+def _integer(digits: str) -> int | float:
+    """As the quick reader has it: beyond 64 bits a float."""
+    value = int(digits)
+    return value if value in _WORDS_OF_64_BITS else float(value)
 
 
 def strict_and_canonical(raw: bytes, *, max_bytes: int, max_depth: int) -> tuple[JsonValue, bytes]:

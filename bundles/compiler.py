@@ -21,7 +21,7 @@ from typing import Final, Literal
 import orjson
 
 from bundles.archive import ArchiveLimits, read_archive
-from bundles.canonical import JsonValue, canonical_json
+from bundles.canonical import JsonValue, canonical_json, parse_spelled
 from bundles.content import WASM_FILE
 from bundles.errors import BundleRefused, BundleUnavailable
 
@@ -68,14 +68,17 @@ class Opa:
             self._run(["check", "--strict", *_capabilities(capabilities), "."], folder, refused="rego_invalid")
 
     def parse(self, rego: Mapping[str, bytes]) -> dict[str, JsonValue]:
-        """The syntax tree of each file, as ``opa parse --format json`` gives it, with locations."""
+        """The syntax tree of each file, as ``opa parse --format json`` gives it, with locations.
+
+        A number that is written with a point or an exponent is a ``SpelledNumber``.
+        """
         trees: dict[str, JsonValue] = {}
         with _staged(rego, None) as folder:
             for name in sorted(rego):
                 options = ["--format", "json", "--json-include", "locations,-comments"]
                 raw = self._run(["parse", *options, name], folder, refused="rego_invalid")
                 try:
-                    trees[name] = orjson.loads(raw)
+                    trees[name] = parse_spelled(raw)
                 except orjson.JSONDecodeError as refused:
                     rows = re.findall(rb'"row":\s*([0-9]+)', raw[: refused.pos])
                     row = int(rows[-1]) if rows else 1

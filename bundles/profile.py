@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bundles.canonical import JsonValue
+from bundles.canonical import JsonValue, SpelledNumber
 from bundles.profile_calls import Severity, call_findings, kind_of
 from bundles.whole_numbers import WholeNumbers, aliases_of, package_of_tree
 
@@ -23,6 +23,7 @@ FINDINGS_MAX: Final = 200
 NODES_MAX: Final = 1000
 
 _NUMBER_KEY = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_PLAIN_FRACTION = re.compile(r"-?[0-9]+\.[0-9]*[1-9][0-9]*")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMPARISONS: Final = frozenset({"equal", "neq", "lt", "lte", "gt", "gte"})
 _RESTRICTING: Final = frozenset({"deny", "require_hitl", "require_step_up", "throttle", "redact"})
@@ -35,6 +36,9 @@ _UNSTEADY_CALLS: Final = frozenset(
 _FRACTION: Final = (
     "OPA calculates fractions in binary and the module in decimal, so they may differ: calculate with whole numbers, "
     "as counts, literals, sums of hundredths or round(x), and divide inside round"
+)
+_SPELLING: Final = (
+    "is found in lists and objects by OPA and not by the module: write a whole number without a point, and no exponent"
 )
 _HARMLESS: Final = frozenset({"declared", "data_index", "compared", "used"})
 
@@ -273,10 +277,17 @@ def _lint_rule(
             yield Finding(file, row, "with_outside_test", "`with` belongs in tests only")
         if kind_of(node) == "ref":
             yield from _lint_reference(file, row, node["value"], uses, data)
+        if kind_of(node) == "number" and not _is_spelled_plainly(node["value"]):
+            yield Finding(file, row, "number_spelling", f"{node['value'].spelling} {_SPELLING}")
         call = _call(node)
         if call is not None:
             for code, message, severity in call_findings(call[0], call[1], restricting=name in _RESTRICTING):
                 yield Finding(file, row, code, message, severity)
+
+
+def _is_spelled_plainly(number: Any) -> bool:
+    """The module takes ``1.0`` for no index and reads ``15e-1`` as a float beside 1.5."""
+    return not isinstance(number, SpelledNumber) or _PLAIN_FRACTION.fullmatch(number.spelling) is not None
 
 
 def _lint_reference(

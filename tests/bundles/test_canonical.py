@@ -7,16 +7,19 @@ import json
 import math
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundles.canonical import (
     SAFE_INTEGER_MAX,
+    SpelledNumber,
     StrictJsonError,
     canonical_json,
     is_flat,
     opa_canonical,
+    parse_spelled,
     parse_strict,
     strict_and_canonical,
 )
@@ -277,3 +280,17 @@ def test_parse_strict_refuses_when_one_object_is_a_level_too_deep(raw: bytes, de
 )
 def test_value_is_flat_when_it_is_one_object_of_plain_values(value: object, expected: bool) -> None:
     assert is_flat(value) is expected
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "9223372036854775808", "18446744073709551615", "18446744073709551616"])
+def test_parse_spelled_reads_as_the_quick_reader_does_when_a_number_with_a_point_stands_beside(number: str) -> None:
+    value = parse_spelled(f'[{number}, 1.50, "2e1"]'.encode())
+    assert value == orjson.loads(f'[{number}, 1.5, "2e1"]')
+    assert isinstance(value, list)
+    assert type(value[0]) is type(orjson.loads(number))
+    assert [item.spelling for item in value if isinstance(item, SpelledNumber)] == ["1.50"]
+
+
+def test_parse_spelled_refuses_when_a_number_is_beyond_a_double() -> None:
+    with pytest.raises(orjson.JSONDecodeError):
+        parse_spelled(b"[1e400]")

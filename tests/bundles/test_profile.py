@@ -92,6 +92,16 @@ FOUND = {
         "fallible_restriction",
     ),
     "a restriction reads a time": ("time.parse_rfc3339_ns(input.t) > 1", "fallible_restriction"),
+    "an index has a point": ('input.list[1.0] == "a"', "number_spelling"),
+    "an index is nothing with a point": ('input.list[0.0] == "a"', "number_spelling"),
+    "an index is minus nothing with a point": ('input.list[-0.0] == "a"', "number_spelling"),
+    "an index has many noughts": ('input.list[2.000] == "a"', "number_spelling"),
+    "a position has a point": ('substring(input.s, 1.0, 2) == "a"', "number_spelling"),
+    "a name stands for a number with a point": ('i := 3.0; input.list[i] == "a"', "number_spelling"),
+    "a key has an exponent": ('{15e-1: "a"}[input.n] == "a"', "number_spelling"),
+    "a member has a large exponent": ("input.n in {1E+21}", "number_spelling"),
+    "a number has a point and an exponent": ("input.n > 1.00e2", "number_spelling"),
+    "a number within a comprehension has a point": ("count([x | some x in input.m; x > 5.0]) > 1", "number_spelling"),
     "with stands outside a test": ("input.a with input as {}", "with_outside_test"),
     "a restriction can fail": ("1 / input.n == 1", "fallible_restriction"),
 }
@@ -109,6 +119,8 @@ CLEAN = {
     "an object is indexed by input": "data.limits.by_name[input.n].a == 1",
     "a list of input is indexed by input": "input.list[input.i] == 1",
     "a literal list is indexed by input": "[1, 2][input.i] == 1",
+    "numbers are written plainly": "input.n in {0, -1, 0.5, -12.50, 1.05, 100, 9007199254740993, 1000000000000000000000}",
+    "a text has a number's point": 'input.s in {"1.0", "1e3", "$1.0"}',
     "a pattern is plain": "regex.match(`^[a-z]+$`, input.s)",
     "a pattern for the host is plain": r"regex.replace(input.s, `^[a-z]+(\d{2,3})$`, `$1`) == `1`",
     "a format is plain": 'sprintf("%5.2f%% of %-10s (%v, %03d, %+d, %q, %x, %t)", [1, 2, 3, 4, 5, "a", 7, true]) == ""',
@@ -157,6 +169,12 @@ def test_lint_finds_a_list_index_when_a_function_takes_it(opa_path: Path) -> Non
     findings = lint(Opa(opa_path).parse({"policies/x/x.rego": source}), DATA)
     assert [(finding.code, finding.row) for finding in findings] == [("list_index", 5)]
     assert str(findings[0]).startswith("policies/x/x.rego:5: list_index: ")
+
+
+def test_lint_shows_a_number_as_it_is_written_when_it_has_a_point(opa_path: Path) -> None:
+    source = b"package policies.x\n\ndefault f(_) := 100000000000000000000\n\nf(i) := 1 if {\n\ti == 7\n\tinput.list[1.00]\n}\n"
+    findings = lint(Opa(opa_path).parse({"policies/x/x.rego": source}), {})
+    assert [str(finding)[:45] for finding in findings] == ["policies/x/x.rego:7: number_spelling: 1.00 is"]
 
 
 @pytest.mark.parametrize("count", [NODES_MAX - 1, NODES_MAX, NODES_MAX + 1])
