@@ -137,13 +137,13 @@ class _Connection(RequestHandler):
         return self._serving or bool(self._messages)
 
     def _refuse(self, refused: Refusal) -> None:
-        """Stop reading from this client; whoever waits for its bytes gets the refusal."""
+        """Stop reading from this client; whoever waits for its bytes gets the refusal, and tells of it."""
         self._refused = True
         payload = self._receiving
-        self._server.protocol_refused(refused, _peer(self))
         if not payload.is_eof():
             payload.set_exception(refused)
             return
+        self._server.protocol_refused(refused, _peer(self))
         self._messages.append((_ErrInfo(status=refused.status, exc=refused, message=refused.detail), EMPTY_PAYLOAD))
         self._wake()
 
@@ -330,11 +330,15 @@ class _Server(web.Server):
     ) -> None:
         super().__init__(handler, loop=loop)  # type: ignore[arg-type]
         self.handler = handler
-        self.limits = limits
         self.protocol_refused = refused
+        self.take_limits(limits)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take_limits(self, limits: EdgeLimits) -> None:
+        """Give these limits to every connection that is made from now on."""
+        self.limits = limits
         shortest = min(limits.header_read_seconds, limits.body_read_seconds, limits.idle_seconds)
         self.sweep_seconds = min(SWEEP_SECONDS, shortest / 4)
-        self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, self._loop, self.limits)
@@ -361,9 +365,9 @@ class _Server(web.Server):
 
 
 class RunningServer:
-    """A listening server."""
+    """A server that has its port."""
 
-    def __init__(self, server: _Server, listener: asyncio.AbstractServer, port: int) -> None:
+    def __init__(self, server: _Server, listener: asyncio.Server, port: int) -> None:
         self._server = server
         self._listener = listener
         self.port = port
@@ -372,6 +376,18 @@ class RunningServer:
     def connections(self) -> int:
         """How many clients are connected."""
         return len(self._server.connections)
+
+    async def serve(self) -> None:
+        """Let clients connect. Raises `OSError` when somebody else came to listen on the port meanwhile."""
+        await self._listener.start_serving()
+
+    def take_limits(self, limits: EdgeLimits) -> None:
+        """Keep these limits on connections that are made from now on; those that stand keep theirs."""
+        self._server.take_limits(limits)
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; connections that stand go on."""
+        self._listener.close()
 
     async def close(self, grace_seconds: float) -> None:
         """Accept nothing more, let running calls finish for `grace_seconds`, then cancel them."""
@@ -407,15 +423,18 @@ async def start_server(
     port: int,
     limits: EdgeLimits,
     on_protocol_refusal: ProtocolRefused = _ignore_refusal,
+    *,
+    serving: bool = True,
 ) -> RunningServer:
     """Listen on `host` and `port` (0: any free one) and hand every request to `handler`.
 
     `handler` gives an `Answer` or an aiohttp response, or raises a `Refusal`. `on_protocol_refusal` is told of refusals
-    that no handler saw, with the peer's address. Raises `OSError` when the port is taken.
+    that no handler saw, with the peer's address. Unless `serving`, the port is taken and clients are let in by
+    `RunningServer.serve`. Raises `OSError` when the port is taken.
     """
     loop = asyncio.get_running_loop()
     server = _Server(handler, loop, limits, on_protocol_refusal)
-    listener = await loop.create_server(server, host, port, backlog=BACKLOG)
+    listener = await loop.create_server(server, host, port, backlog=BACKLOG, start_serving=serving)
     server.sweep()
     return RunningServer(server, listener, _port(listener.sockets[0]))
 
