@@ -67,6 +67,7 @@ def tail(
         with _opened(config, path, as_json) as ledger:
             position = ledger.position()
             newest = ledger.newest(count) if count else ()
+            ledger.end_snapshot()
             if as_json and not follow:
                 items = [json.loads(record.data) for record in newest]
                 sys.stdout.write(json.dumps({"items": items, "next": None}, ensure_ascii=False) + "\n")
@@ -77,7 +78,7 @@ def tail(
                 position = _print_following(ledger, position, as_json)
     except StoreUnavailable as error:
         fail(error.code, error.detail, status=EXIT_UNAVAILABLE, as_json=as_json)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (LogBroken, ValueError, KeyError, TypeError, AttributeError):
         fail("record_unreadable", "a record is not what was written; run `tidegate ledger verify`", as_json=as_json)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
@@ -94,15 +95,15 @@ def _opened(config: Path, path: Path | None, as_json: bool) -> OfflineLedger:
 
 def _verdicts(ledger: OfflineLedger, *, show: bool) -> Iterator[dict[str, Any]]:
     if not show:
-        yield from (_verdict(ledger, head, _unseen) for head in ledger.heads())
+        yield from (_verdict(ledger, log, _unseen) for log in ledger.logs())
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True)) as progress:
-        for head in ledger.heads():
-            task = progress.add_task(shown(f"{head.log[0]}/{head.log[1]}"), total=head.next_seq)
-            yield _verdict(ledger, head, partial(_show, progress, task))
+        for log in ledger.logs():
+            task = progress.add_task(_name(*log.log), total=log.next_seq if isinstance(log, LogHead) else 0)
+            yield _verdict(ledger, log, partial(_show, progress, task))
 
 
 def _show(progress: Progress, task: TaskID, checked: int) -> None:
@@ -113,24 +114,35 @@ def _unseen(_checked: int) -> None:
     """Progress that nobody watches."""
 
 
-def _verdict(ledger: OfflineLedger, head: LogHead, progress: Callable[[int], None]) -> dict[str, Any]:
-    verifier = LogVerifier(head.log)
-    verdict: dict[str, Any] = {"tenant": head.log[0], "workspace": head.log[1], "head": head.hash, "ok": True}
+def _verdict(ledger: OfflineLedger, log: LogHead | LogBroken, progress: Callable[[int], None]) -> dict[str, Any]:
+    verdict: dict[str, Any] = {"tenant": log.log[0], "workspace": log.log[1], "head": "", "ok": True}
+    if isinstance(log, LogBroken):
+        return {**verdict, **_broken(log), "records": 0}
+    verifier = LogVerifier(log.log)
+    verdict["head"] = log.hash
     try:
-        for seq, data in ledger.records(head.log):
-            verifier.feed(data, seq)
+        for row in ledger.rows(log.log):
+            verifier.feed_row(row)
             if verifier.next_seq % PROGRESS_EVERY == 0:
                 progress(verifier.next_seq)
-        verifier.finish(head)
+        verifier.finish(log)
     except LogBroken as error:
-        verdict |= {"ok": False, "error": {"code": error.code, "seq": error.seq, "detail": error.detail}}
+        verdict |= _broken(error)
     progress(verifier.next_seq)
     return {**verdict, "records": verifier.next_seq}
 
 
+def _broken(error: LogBroken) -> dict[str, Any]:
+    return {"ok": False, "error": {"code": error.code, "seq": error.seq, "detail": error.detail}}
+
+
+def _name(tenant: str, workspace: str) -> str:
+    return shown(f"{tenant}/{workspace}" if tenant or workspace else "no log")
+
+
 def _say_verdicts(out: Console, verdicts: list[dict[str, Any]], records: int) -> None:
     for verdict in verdicts:
-        name = shown(f"{verdict['tenant']}/{verdict['workspace']}")
+        name = _name(verdict["tenant"], verdict["workspace"])
         if verdict["ok"]:
             out.print(f"[green]ok[/green]      {name}: {verdict['records']} records, head {verdict['head'][:16]}")
         else:

@@ -1,15 +1,15 @@
 """Checking a log again, record by record, with nothing but its bytes.
 
 Guarantees: a changed, missing, added, moved or spliced record is found and its place named; so is a tail that was cut
-off, against the stored head. Constant memory. Leaves to `cli.ledger` where the bytes come from, and to checkpoints
-(outside the store) a log that was rewritten as a whole.
+off, against the stored head, and a row whose columns do not say what its record says. Constant memory. Leaves to
+`cli.ledger` where the bytes come from, and to checkpoints (outside the store) a log that was rewritten as a whole.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -54,6 +54,26 @@ class LogHead:
     hash: str
 
 
+class StoredRow(NamedTuple):
+    """A record as a store holds it; what a tampered store holds may be of any type."""
+
+    unverified_row: object
+    unverified_seq: object
+    unverified_call: object
+    unverified_data: object
+
+
+def stored_head(
+    unverified_tenant: object, unverified_workspace: object, unverified_next_seq: object, unverified_hash: object
+) -> LogHead:
+    """The head of a log as a store holds it. Errors: `LogBroken` `log_head` when something in it is of another type."""
+    tenant, workspace, next_seq, last = unverified_tenant, unverified_workspace, unverified_next_seq, unverified_hash
+    if isinstance(tenant, str) and isinstance(workspace, str) and isinstance(last, str) and isinstance(next_seq, int):
+        if next_seq >= 0:
+            return LogHead((tenant, workspace), next_seq, last)
+    raise LogBroken("log_head", (str(tenant), str(workspace)), 0, "the head holds what no head holds")
+
+
 class LogVerifier:
     """Checks the records of one log in order; start it in the middle with a known predecessor."""
 
@@ -62,11 +82,30 @@ class LogVerifier:
         self._log = log
         self._prev = prev
         self._hlc = (-1, -1)
+        self._row = -1
         self.next_seq = next_seq
+
+    def feed_row(self, stored: StoredRow) -> None:
+        """Check the next record and what the store says beside it. Errors: those of `feed`; `LogBroken` with `record_row`,
+        `record_order`, `record_call`."""
+        row, seq, call, data = stored
+        if not (isinstance(row, int) and isinstance(seq, int) and isinstance(call, str) and isinstance(data, bytes)):
+            raise self._broken("record_row", "a column holds what no record has there")
+        named = self._feed(data, seq)["ids"].get("call")
+        if call != (named if isinstance(named, str) else ""):
+            raise LogBroken("record_call", self._log, seq, "the store files the record under another call")
+        if row <= self._row:
+            raise LogBroken("record_order", self._log, seq, "the store holds the record before its predecessor")
+        self._row = row
 
     def feed(self, data: bytes, stored_seq: int | None = None) -> None:
         """Check the next record. Errors: `LogBroken` with `record_missing`, `record_not_canonical`, `record_members`,
         `record_seq`, `record_log`, `record_prev`, `record_hlc`."""
+        self._feed(data, stored_seq)
+
+    def _feed(self, data: bytes, stored_seq: int | None) -> dict[str, Any]:
+        if stored_seq is not None and stored_seq < self.next_seq:
+            raise self._broken("record_seq", f"the store has a record at {stored_seq}, out of its place")
         if stored_seq is not None and stored_seq != self.next_seq:
             raise self._broken("record_missing", f"the store goes on with {stored_seq}")
         record = self._parsed(data)
@@ -82,6 +121,7 @@ class LogVerifier:
         self._hlc = hlc
         self._prev = leaf_hash(data)
         self.next_seq += 1
+        return record
 
     def finish(self, head: LogHead) -> None:
         """Compare with the stored head. Errors: `LogBroken` `log_truncated`, `log_head`."""
@@ -113,6 +153,7 @@ class LogVerifier:
             or not isinstance(record["prev"], str)
             or _HASH.fullmatch(record["prev"]) is None
             or not (isinstance(hlc, list) and [type(each) for each in hlc] == [int, int])
+            or not isinstance(record["ids"], dict)
         ):
-            raise self._broken("record_members", "seq, prev or hlc have the wrong type")
+            raise self._broken("record_members", "seq, prev, hlc or ids have the wrong type")
         return record

@@ -14,13 +14,15 @@ from typing import Final
 from urllib.parse import quote
 
 from gateway.ledger.record import LogId
-from gateway.ledger.verify import LogHead
+from gateway.ledger.verify import LogBroken, LogHead, StoredRow, stored_head
 from gateway.store import statements
+from gateway.store.opening_driver import check_opening, stored_rows
 from gateway.store.port import StoredRecord, StoreUnavailable
+from gateway.store.sealing import TenantKeys
 from gateway.store.sqlite_errors_driver import unavailable
 
 READ_TIMEOUT_SECONDS: Final = 5.0
-EVERY_RECORD: Final = 2**62
+UNLISTED_MAX_LOGS: Final = 100
 
 
 class OfflineLedger:
@@ -48,27 +50,62 @@ class OfflineLedger:
         self._connection.close()
 
     def heads(self) -> tuple[LogHead, ...]:
-        """What the store says about each log."""
-        return tuple(LogHead((row[1], row[2]), row[3], row[4]) for row in self._rows)
+        """What the store says about each log. Errors: `LogBroken`."""
+        return tuple(stored_head(*row[1:]) for row in self._rows)
+
+    def logs(self) -> tuple[LogHead | LogBroken, ...]:
+        """Each log that the store lists, and what is wrong with it; then those it holds records of and does not list, at most
+        `UNLISTED_MAX_LOGS`. Errors: `StoreUnavailable`."""
+        try:
+            unlisted = self._connection.execute(statements.UNLISTED_RECORDS, {"count": UNLISTED_MAX_LOGS}).fetchall()
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
+        found: list[LogHead | LogBroken] = []
+        for row in self._rows:
+            try:
+                found.append(stored_head(*row[1:]))
+            except LogBroken as broken:
+                found.append(broken)
+        for log_id, count in unlisted:
+            found.append(LogBroken("log_missing", ("", ""), 0, f"{count} records of log {log_id}, which is not listed"))
+        return tuple(found)
+
+    def rows(self, log: LogId) -> Iterator[StoredRow]:
+        """All rows of a log in order, streamed, whatever is in them. Errors: `StoreUnavailable`."""
+        log_id = next((row[0] for row in self._rows if (row[1], row[2]) == log), -1)
+        try:
+            yield from stored_rows(self._connection, log_id)
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
 
     def records(self, log: LogId) -> Iterator[tuple[int, bytes]]:
-        """All records of a log in order, streamed: stored number and bytes. Errors: `StoreUnavailable`."""
-        log_id = next((row[0] for row in self._rows if (row[1], row[2]) == log), -1)
-        values = {"log": log_id, "first": 0, "count": EVERY_RECORD}
+        """All records of a log in order, streamed: stored number and bytes. Errors: `StoreUnavailable`, `LogBroken`."""
+        for row in self.rows(log):
+            if not isinstance(row.unverified_seq, int):
+                raise LogBroken("record_row", log, 0, "a record's number is none")
+            yield row.unverified_seq, _data(log, row.unverified_seq, row.unverified_data)
+
+    def check_opening(self, keys: TenantKeys) -> None:
+        """Whether a gate would start on this file. Errors: `StoreUnavailable`, as its start would raise it."""
         try:
-            for seq, data in self._connection.execute(statements.LIST_RECORDS, values):
-                yield int(seq), bytes(data)
+            check_opening(self._connection, keys)
         except sqlite3.Error as error:
             raise unavailable(error) from error
 
     def newest(self, count: int) -> tuple[StoredRecord, ...]:
-        """The last `count` records over all logs, oldest of them first."""
+        """The last `count` records over all logs, oldest of them first. Errors: `StoreUnavailable`, `LogBroken`."""
         return self._read(statements.NEWEST_RECORDS, {"count": count})[::-1]
 
+    def end_snapshot(self) -> None:
+        """Hold the snapshot no longer: the gate's log cannot start over while somebody reads in it. What is read afterwards is
+        as of then."""
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
+
     def after(self, position: int, count: int) -> tuple[StoredRecord, ...]:
-        """Records that were written after row `position`, in order, as of now."""
-        self._connection.execute("COMMIT")
-        self._connection.execute("BEGIN")
+        """Records that were written after row `position`, in order, as of now; holds nothing afterwards. Errors:
+        `StoreUnavailable`, `LogBroken`."""
+        self.end_snapshot()
         return self._read(statements.RECORDS_AFTER, {"position": position, "count": count})
 
     def position(self) -> int:
@@ -81,7 +118,14 @@ class OfflineLedger:
             rows = self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise unavailable(error) from error
-        return tuple(StoredRecord((row[0], row[1]), row[2], "", bytes(row[3])) for row in rows)
+        logs = (((str(row[0]), str(row[1])), row) for row in rows)
+        return tuple(StoredRecord(log, row[2], "", _data(log, row[2], row[3])) for log, row in logs)
+
+
+def _data(log: LogId, seq: int, unverified_data: object) -> bytes:
+    if not isinstance(unverified_data, bytes):
+        raise LogBroken("record_row", log, seq, "a record's bytes are none")
+    return unverified_data
 
 
 def _text(raw: bytes) -> str:

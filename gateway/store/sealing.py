@@ -24,7 +24,7 @@ KEY_MIN_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 TENANTS_CACHED_MAX: Final = 1024
 
-Purpose = Literal["record-hmac", "attach-hmac", "seal", "access-request-hmac"]
+Purpose = Literal["record-hmac", "attach-hmac", "seal", "access-request-hmac", "key-check"]
 
 
 class SealBroken(GateUnavailable):
@@ -54,6 +54,10 @@ class TenantKeys:
             self._derived.pop(next(iter(self._derived), (tenant, purpose)), None)
         self._derived[(tenant, purpose)] = derived
         return derived
+
+    def key_check(self) -> int:
+        """A number of 63 bits by which a store tells this secret from another; it gives nothing of the secret away."""
+        return int.from_bytes(self.key("", "key-check")[:8], "big") >> 1
 
     def record_key(self, tenant: str) -> bytes:
         """The key for `gateway.ledger.record.keyed_digest`."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from gateway.ledger.record import GENESIS_HASH, Appended, LogId, Position, leaf_hash, next_hlc, seal
-from gateway.ledger.verify import LogBroken, LogHead, LogVerifier
 from gateway.store import statements
 from gateway.store.checkpoint_driver import Checkpointer
 from gateway.store.guard_driver import DiskRoom, FileGuard, disk_room
+from gateway.store.opening_driver import check_opening, meta
 from gateway.store.port import (
     DIFFERENCES_MAX_ROWS,
     BatchItem,
@@ -34,7 +34,6 @@ from gateway.store.sqlite_effects_driver import EffectRunner
 from gateway.store.sqlite_errors_driver import unavailable
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
-TAIL_CHECKED_RECORDS: Final = 256
 PRUNE_INTERVAL_MS: Final = 60_000
 WALL_STEP_MS: Final = 1_000
 LAST_OUTCOMES: Final = frozenset({"outcome", "response_began"})
@@ -92,6 +91,7 @@ class SqliteAppender:
         self._path = path
         self._clock = clock
         self._flush = flush
+        self._keys = keys
         self._sealer = Sealer(keys, random_bytes)
         self._guard = FileGuard(path, room)
         self._connection: sqlite3.Connection | None = None
@@ -101,7 +101,7 @@ class SqliteAppender:
         self._pruned = 0
 
     def open_writer(self) -> None:
-        """Create or open the file, verify each log's tail. Errors: `StoreUnavailable`."""
+        """Create or open the file, check that it may be opened (`opening_driver`). Errors: `StoreUnavailable`."""
         try:
             self._create_file()
             connection = connect_sqlite(self._path, flush=self._flush)
@@ -183,28 +183,11 @@ class SqliteAppender:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         for statement in statements.TABLES:
             connection.execute(statement)
-        found = connection.execute(statements.GET_META, {"name_": "schema_version"}).fetchone()
-        if found is None:
-            connection.execute(statements.PUT_META, {"name": "schema_version", "value": statements.SCHEMA_VERSION})
-        elif found[0] != statements.SCHEMA_VERSION:
-            raise StoreUnavailable(
-                "store_version", f"the file has schema {found[0]}, this is {statements.SCHEMA_VERSION}", fatal=True
-            )
-        highest = connection.execute(statements.GET_META, {"name_": "highest_wall"}).fetchone()
-        self._highest_wall = 0 if highest is None else highest[0]
-        for log_id, tenant, workspace, next_seq, last_hash in connection.execute(statements.LIST_LOGS).fetchall():
-            self._check_tail(connection, log_id, LogHead((tenant, workspace), next_seq, last_hash))
-
-    def _check_tail(self, connection: sqlite3.Connection, log_id: int, head: LogHead) -> None:
-        first = max(0, head.next_seq - TAIL_CHECKED_RECORDS)
-        verifier = LogVerifier(head.log, next_seq=first, prev=GENESIS_HASH if first == 0 else None)
-        values = {"log": log_id, "first": first, "count": TAIL_CHECKED_RECORDS + 1}
-        try:
-            for seq, data in connection.execute(statements.LIST_RECORDS, values):
-                verifier.feed(data, seq)
-            verifier.finish(head)
-        except LogBroken as error:
-            raise StoreUnavailable("ledger_broken", str(error), fatal=True) from error
+        check_opening(connection, self._keys)
+        for name, value in (("schema_version", statements.SCHEMA_VERSION), ("key_check", self._keys.key_check())):
+            if meta(connection, name) is None:
+                connection.execute(statements.PUT_META, {"name": name, "value": value})
+        self._highest_wall = meta(connection, "highest_wall") or 0
 
     def _check_checkpointer(self, connection: sqlite3.Connection) -> None:
         checkpointer = self._checkpointer

@@ -74,6 +74,47 @@ def test_verify_fails_and_names_the_place_when_the_store_was_changed(
     assert code == 1 and "broken" in output and found in output
 
 
+@pytest.mark.parametrize(
+    ("damage", "found", "seq"),
+    [
+        pytest.param("DELETE FROM logs WHERE tenant = 'rival'", "log_missing", 0, id="a log no longer listed"),
+        pytest.param(
+            "INSERT INTO records (log_id, seq, call, data) SELECT log_id, -1, 'x', data FROM records WHERE seq = 2",
+            "record_seq", 0, id="a record before the first",
+        ),
+        pytest.param(
+            "INSERT INTO records (log_id, seq, call, data) SELECT log_id, -1e300, 'x', data FROM records WHERE seq = 2",
+            "record_row", 0, id="a record at no number, before the first",
+        ),
+        pytest.param("UPDATE records SET call = 'c9' WHERE seq = 2", "record_call", 2, id="filed under another call"),
+        pytest.param("UPDATE records SET call = '' WHERE seq = 2", "record_call", 2, id="filed under no call"),
+        pytest.param("UPDATE records SET call = x'63' WHERE seq = 2", "record_row", 2, id="bytes for a call"),
+        pytest.param("UPDATE records SET data = CAST(data AS TEXT) WHERE seq = 2", "record_row", 2, id="text for bytes"),
+        pytest.param("UPDATE records SET data = 1 << 60 WHERE seq = 2", "record_row", 2, id="a number for bytes"),
+        pytest.param("UPDATE records SET seq = 'zz' WHERE seq = 2", "record_missing", 2, id="text for a number"),
+        pytest.param(
+            "INSERT INTO records (log_id, seq, call, data) VALUES (1, 'zz', 'q', x'00')", "record_row", 4, id="text after all"
+        ),
+        pytest.param("UPDATE records SET id = 99 WHERE seq = 2", "record_order", 3, id="kept out of order"),
+        pytest.param("UPDATE logs SET next_seq = 'x' WHERE id = 1", "log_head", 0, id="a head's number as text"),
+        pytest.param("UPDATE logs SET next_seq = -4 WHERE id = 1", "log_head", 0, id="a head's number below zero"),
+        pytest.param("UPDATE logs SET hash = CAST(hash AS BLOB) WHERE id = 1", "log_head", 0, id="a head's hash as bytes"),
+        pytest.param("UPDATE logs SET tenant = x'ff' WHERE id = 1", "log_head", 0, id="bytes for a tenant"),
+    ],
+)  # fmt: skip
+def test_verify_fails_with_a_verdict_when_the_store_was_tampered_with(
+    store_file: Path, damage: str, found: str, seq: int
+) -> None:
+    with sqlite3.connect(store_file) as connection:
+        connection.execute(damage)
+    connection.close()
+    code, output = run("verify", "--path", str(store_file), "--json")
+    broken = [log["error"] for log in json.loads(output)["logs"] if not log["ok"]]
+    assert (code, [(error["code"], error["seq"]) for error in broken]) == (1, [(found, seq)])
+    code, output = run("verify", "--path", str(store_file))
+    assert code == 1 and "broken" in output and found in output
+
+
 def test_tail_shows_the_newest_when_asked_for_some(store_file: Path) -> None:
     code, output = run("tail", "--path", str(store_file), "-n", "2", "--json")
     document = json.loads(output)
@@ -140,9 +181,10 @@ def test_ledger_finds_the_store_when_only_the_configuration_is_named(store_file:
     assert (code, json.loads(output)["records"]) == (0, 5)
 
 
-def test_tail_fails_when_a_record_is_not_what_was_written(store_file: Path) -> None:
+@pytest.mark.parametrize("value", ["x'ff'", "'text'", "7", "1 << 60"])
+def test_tail_fails_when_a_record_is_not_what_was_written(store_file: Path, value: str) -> None:
     with sqlite3.connect(store_file) as connection:
-        connection.execute("UPDATE records SET data = x'ff'")
+        connection.execute(f"UPDATE records SET data = {value}")
     connection.close()
     for form in ([], ["--json"]):
         code, output = run("tail", "--path", str(store_file), *form)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.ledger.record import freeze
 from gateway.store.checkpoint_driver import Checkpointer
-from gateway.store.port import StoreUnavailable
-from gateway.store.sqlite import connect_sqlite
+from gateway.store.offline_driver import OfflineLedger
+from gateway.store.port import BatchItem, StoreUnavailable
+from gateway.store.sqlite import SqliteAppender, connect_sqlite
 from gateway.store.sqlite_errors_driver import unavailable
+from tests.gateway.store.build import AMPLE, KEYS, FakeClock, draft
 
 PATIENCE_SECONDS = 10
 
@@ -165,3 +168,27 @@ def test_error_keeps_its_meaning_when_sqlite_reports_it(primary: int, code: str,
     error.sqlite_errorcode = primary
     found = unavailable(error)
     assert (found.code, found.fatal) == (code, fatal)
+
+
+def test_log_starts_over_while_somebody_follows_the_ledger_between_two_looks(tmp_path: Path) -> None:
+    path = tmp_path / "tidegate.db"
+    appender = SqliteAppender(path, keys=KEYS, clock=FakeClock(), room=lambda _directory: AMPLE)
+    appender.open_writer()
+
+    def left_in_the_log() -> int:
+        """How many pages stay in the log after a write and a checkpoint, because somebody reads what was before them."""
+        appender.append_batch([BatchItem(freeze(draft(), node="n1"), ())])
+        assert appender._connection is not None
+        _busy, logged, copied = appender._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return int(logged) - int(copied)
+
+    with OfflineLedger(path) as ledger:
+        position = ledger.position()
+        assert left_in_the_log() > 0
+        ledger.end_snapshot()
+        assert left_in_the_log() == 0
+        assert [record.seq for record in ledger.after(position, 10)] == [0, 1]
+        assert left_in_the_log() == 0
+        assert ledger.after(position + 3, 10) == ()
+        assert left_in_the_log() == 0
+    appender.close_writer()
