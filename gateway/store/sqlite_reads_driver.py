@@ -37,7 +37,7 @@ from gateway.store.port import (
     SwitchRow,
     WallClock,
 )
-from gateway.store.sealing import Sealer
+from gateway.store.sealing import SealBroken, Sealer
 from gateway.store.sqlite_errors_driver import unavailable
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
@@ -133,7 +133,7 @@ class SqliteReads:
         found = await self._one(statements.GET_ANSWER, values)
         if found is None:
             return None
-        return decode_answer(self._unsealer.unseal(log[0], answer_context(log, call_id), found[0]))
+        return decode_answer(self._opened(log, answer_context(log, call_id), found[0]))
 
     async def call(self, log: LogId, call_id: str) -> CallRow | None:
         """The status of a call: its saved row, else what its records say."""
@@ -218,7 +218,14 @@ class SqliteReads:
         return -1 if found is None else int(found[0])
 
     def _approval(self, log: LogId, approval_id: str, sealed: bytes) -> Approval:
-        return decode_approval(self._unsealer.unseal(log[0], approval_context(log, approval_id), sealed))
+        return decode_approval(self._opened(log, approval_context(log, approval_id), sealed))
+
+    def _opened(self, log: LogId, context: str, sealed: bytes) -> bytes:
+        """What a sealed column holds. Errors: `StoreUnavailable` `seal_broken`."""
+        try:
+            return self._unsealer.unseal(log[0], context, sealed)
+        except SealBroken as error:
+            raise StoreUnavailable("seal_broken", str(error)) from error
 
     async def _one(self, statement: str, values: dict[str, Any]) -> Any:
         rows = await self._all(statement, values)

@@ -176,7 +176,7 @@ async def test_answer_does_not_open_when_it_was_moved_to_another_call(tmp_path: 
     moved.commit()
     moved.close()
     async with open_store(tmp_path) as again:
-        with pytest.raises(Exception, match="does not open"):
+        with pytest.raises(StoreUnavailable, match="seal_broken: .* does not open"):
             await again.store.answer(LOG, "c2")
 
 

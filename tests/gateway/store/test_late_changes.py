@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from gateway.approvals.model import ApprovalRefused, ApprovalState, Ballot
 from gateway.approvals.reduce import cast_vote
 from gateway.approvals.service import ApprovalLimits, ApprovalService
-from gateway.store.port import ChangeApproval, ClearSwitch, SetSwitch, StoreConflict, SwitchRow
+from gateway.store.port import ChangeApproval, ClearSwitch, SetSwitch, StoreConflict, StoreUnavailable, SwitchRow
 from tests.gateway.store.build import (
     HELD,
     KEYS,
@@ -67,6 +68,24 @@ async def test_change_conflicts_when_its_end_has_come(tmp_path: Path) -> None:
             await opened.writer.append(draft("vote"), effects=(effect,))
         opened.clock.now = approval.deadline - 1
         await opened.writer.append(draft("vote"), effects=(effect,))
+
+
+async def test_approvals_are_unavailable_when_one_of_them_does_not_open(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as opened:
+        approval = await _service(opened, opened.clock).open_or_attach(HELD)
+        changed = sqlite3.connect(opened.path)
+        changed.execute("UPDATE approvals SET sealed = zeroblob(60)")
+        changed.commit()
+        changed.close()
+        for read in (
+            opened.store.approval(LOG, approval.id),
+            opened.store.approvals(LOG, None, None, 10, START),
+            opened.store.open_approval(LOG, approval.attach_key, START),
+            opened.store.due_approvals(END, 10),
+        ):
+            with pytest.raises(StoreUnavailable) as caught:
+                await read
+            assert (caught.value.code, caught.value.fatal) == ("seal_broken", False)
 
 
 async def test_switch_stays_when_another_tenant_clears_its_scope(tmp_path: Path) -> None:
