@@ -38,7 +38,7 @@ from gateway.flow.describe import (
 )
 from gateway.flow.dispatching import dispatch, refuse_killed
 from gateway.flow.events import ApprovalRead, BodyRead, Flow, Identified, PolicyAnswered, expect
-from gateway.flow.once import KeyScope, key_effects, key_scope, look_up, replay
+from gateway.flow.once import KeyScope, is_once, key_effects, key_scope, look_up, replay
 from gateway.flow.prepare import begin_proxy, prepare_api, prepare_proxy
 from gateway.flow.values import ApiRequest, Finished, FlowContext, GovernedCall, ProxyRequest, Trace
 from gateway.store.port import CallState, SaveCall, StoreConflict, StoreEffect
@@ -122,11 +122,11 @@ def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: R
     if call.action.placement is not None:
         message = "the manifest places this action at an agent, and this gate has none"
         raise refusal("denied", message, reasons=_not_supported(message))
-    scope = key_scope(call)
-    if call.outbound.streamed and scope is not None:
-        call = yield from _spooled(call, context)
-    if scope is not None:
-        scope = KeyScope(scope.scope, scope.digest_of(call), scope.keep_seconds)
+    scope: KeyScope | None = None
+    if is_once(call):
+        if call.outbound.streamed:
+            call = yield from _spooled(call, context)
+        scope = key_scope(call)
         earlier = yield from look_up(call, scope)
         if earlier is not None:
             return (yield from _replayed(call, trace, recorder, earlier))

@@ -28,26 +28,31 @@ class KeyScope:
     request_digest: str
     keep_seconds: int
 
-    def digest_of(self, call: GovernedCall) -> str:
-        """What makes two requests under one key the same."""
-        parts = [call.action.name, call.outbound.method, call.outbound.path, call.outbound.raw_query]
-        digest = hashlib.sha256("\0".join(parts).encode())
-        digest.update(canonical_json(dict(call.args)))
-        digest.update(hashlib.sha256(call.outbound.body or b"").digest())
-        return digest.hexdigest()
+
+def is_once(call: GovernedCall) -> bool:
+    """Whether a call has a key: the client's own counts where something changes or the manifest asks for it."""
+    return bool(call.action.dedupe_seconds) or (call.idempotency_key is not None and call.action.mode == "write")
 
 
-def key_scope(call: GovernedCall) -> KeyScope | None:
-    """The key of a call: the client's, else (only where the manifest says so) one derived from its arguments."""
+def key_scope(call: GovernedCall) -> KeyScope:
+    """The key of a call that `is_once` and whose body is whole: the client's, else one made from its arguments."""
     action, subject = call.action, call.subject
-    if call.idempotency_key is not None and (action.mode == "write" or action.dedupe_seconds):
+    if call.idempotency_key is not None:
         key, keep = "key\0" + call.idempotency_key, KEY_KEEP_SECONDS
-    elif action.dedupe_seconds:
+    else:
         effect = hashlib.sha256(action.name.encode() + b"\0" + canonical_json(dict(call.args))).hexdigest()
         key, keep = "effect\0" + effect, action.dedupe_seconds
-    else:
-        return None
-    return KeyScope(idempotency_scope(call.log, subject.issuer, subject.id, call.plan.name, key), "", keep)
+    scope = idempotency_scope(call.log, subject.issuer, subject.id, call.plan.name, key)
+    return KeyScope(scope, request_digest(call), keep)
+
+
+def request_digest(call: GovernedCall) -> str:
+    """What makes two requests under one key the same."""
+    parts = [call.action.name, call.outbound.method, call.outbound.path, call.outbound.raw_query]
+    digest = hashlib.sha256("\0".join(parts).encode())
+    digest.update(canonical_json(dict(call.args)))
+    digest.update(hashlib.sha256(call.outbound.body or b"").digest())
+    return digest.hexdigest()
 
 
 def look_up(call: GovernedCall, scope: KeyScope) -> Flow[str | None]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.edge.headers import NO_PREFERENCE
-from gateway.flow.once import KeyScope, key_scope
+from gateway.flow.once import KeyScope, is_once, key_scope, request_digest
 from gateway.flow.values import GovernedCall, Outbound
 from tests.gateway.flow.playbook import NOW, SUBJECT, plan
 
@@ -34,13 +34,12 @@ CALL = GovernedCall(
 
 
 def _scope(call: GovernedCall = CALL) -> KeyScope:
-    scope = key_scope(call)
-    assert scope is not None
-    return scope
+    assert is_once(call)
+    return key_scope(call)
 
 
 def _digest(call: GovernedCall) -> str:
-    return _scope().digest_of(call)
+    return request_digest(call)
 
 
 OTHER = {
@@ -84,3 +83,22 @@ def test_key_is_another_when_it_is_of_another(differing: str) -> None:
 def test_key_of_a_client_is_never_one_made_from_arguments() -> None:
     deduped = CALL._replace(action=CALL.action.model_copy(update={"dedupe_seconds": 60}), idempotency_key=None)
     assert _scope(deduped).scope not in {_scope().scope, _scope(deduped._replace(idempotency_key="k1")).scope}
+
+
+_READ = CALL.action.model_copy(update={"mode": "read"})
+KEYLESS = {
+    "a write without a key": CALL._replace(idempotency_key=None),
+    "a read with a key": CALL._replace(action=_READ),
+}
+
+
+@pytest.mark.parametrize("keyless", KEYLESS)
+def test_call_has_no_key_when_it_is(keyless: str) -> None:
+    assert not is_once(KEYLESS[keyless])
+
+
+def test_key_is_the_clients_with_the_digest_of_the_request_when_a_read_is_deduped() -> None:
+    read = CALL._replace(action=_READ.model_copy(update={"dedupe_seconds": 60}))
+    assert is_once(read)
+    assert _scope(read) == _scope()
+    assert _scope(read).request_digest == request_digest(CALL)
