@@ -14,10 +14,11 @@ from urllib.parse import quote
 from bundles.canonical import JsonValue, StrictJsonError, canonical_json
 from bundles.manifest import Action, ConnectorManifest
 from gateway.connectors.arguments import SOURCE_KEYWORD, takes_whole_body
-from gateway.connectors.bodies import MEDIA_TYPES, takes_stream
+from gateway.connectors.bodies import MEDIA_TYPES, parse_form, takes_stream
 from gateway.connectors.classify import compile_template, parse_pointer
 from gateway.edge.headers import HeaderPairs
 from gateway.edge.problem import refusal
+from gateway.edge.url import canonical_path
 from gateway.errors import Refusal
 
 _PATH_SAFE = "-._~!$&'()*+,=:@"
@@ -59,7 +60,23 @@ def render(manifest: ConnectorManifest, action: Action, arguments: Mapping[str, 
     if body is not None:
         headers = (*headers, ("content-type", MEDIA_TYPES[action.arguments.body]))
     rendered_query = "&".join(f"{quote(name, _QUERY_SAFE)}={quote(text, _QUERY_SAFE)}" for name, text in query.items())
+    _check_readable(path, rendered_query, body if action.arguments.body == "form" else None)
     return OutboundCall(action.match.method, path, rendered_query, headers, body)
+
+
+def _check_readable(path: str, query: str, form: bytes | None) -> None:
+    """Hold what is rendered against what a client may send.
+
+    Security: page 12 rule 2; a null byte, an encoded percent sign or a dot segment has no single reading, whoever wrote it.
+    """
+    target = f"{path}?{query}" if query else path
+    try:
+        # The template judged the separators, and how long a URL may be is a limit of reading, not of meaning.
+        canonical_path(target, uri_max_bytes=len(target), separators_from=0)
+        if form is not None:
+            parse_form(form)
+    except Refusal as refused:
+        raise refusal("arguments_invalid", f"rendered, the arguments are no request: {refused.detail}") from refused
 
 
 def _render_path(manifest: ConnectorManifest, action: Action, remaining: dict[str, JsonValue]) -> str:

@@ -48,3 +48,12 @@ def test_gate_refuses_when_connection_takes_a_header_away(gate: GateProcess, nam
     headers = {**_bearer(gate), **JSON_TYPE, "Connection": named}
     answer = _answered(gate, "PATCH", UPDATE, headers, b'{"short_description": "&state=7&"}')
     assert (answer.status, answer.code) == (400, "malformed_request")
+
+
+def test_governed_call_is_refused_when_a_null_byte_would_stand_in_its_query(gate: GateProcess) -> None:
+    body = (
+        b'{"instance": "servicenow", "action": "servicenow.incident.list",'
+        b' "arguments": {"sysparm_query": "active=true\\u0000\\u0007"}}'
+    )
+    answer = _answered(gate, "POST", "/v1/calls", {**_bearer(gate), **JSON_TYPE}, body)
+    assert (answer.status, answer.code) == (422, "arguments_invalid")
