@@ -22,6 +22,7 @@ BODIED: Final = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose request has a body; an action that declares none passes it on unread."""
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\+?)\}")
+_UNSUPPORTED: Final = frozenset({"read_back", "cost"})
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _LITERAL = re.compile(r"[A-Za-z0-9._~@:$!()*,&=+-]+")
 _TOKEN_PLACE = (
@@ -103,8 +104,6 @@ class Action(_Closed):
     idempotent: bool = False
     resource: Resource | None = None
     arguments: Arguments = Arguments()
-    read_back: Match | None = None
-    cost: dict[str, Any] = {}
     dedupe_seconds: int = Field(default=0, ge=0, le=86_400)
     caller_token: tuple[TokenPlace, ...] | None = None
     placement: dict[str, Any] | None = None
@@ -138,6 +137,7 @@ def load_manifest(document: JsonValue) -> ConnectorManifest:
     """Check one manifest document; raises :class:`BundleRefused` ``manifest_invalid``."""
     if not isinstance(document, dict):
         raise BundleRefused("manifest_invalid", "a manifest is an object")
+    _refuse_unsupported(document)
     try:
         manifest = ConnectorManifest.model_validate(_with_full_names(_lists_to_tuples(document)))
     except ValidationError as refused:
@@ -164,9 +164,19 @@ def load_manifests(data: Mapping[str, JsonValue]) -> dict[str, ConnectorManifest
     return loaded
 
 
+def _refuse_unsupported(document: dict[str, JsonValue]) -> None:
+    """Say of keys that a later version reads that this one does not, rather than that nobody knows them."""
+    actions = document.get("actions")
+    for action in actions if isinstance(actions, list) else []:
+        found = _UNSUPPORTED & action.keys() if isinstance(action, dict) else frozenset()
+        if found:
+            named = f"{document.get('connector')}: {min(found)} of an action"
+            raise BundleRefused("manifest_invalid", f"{named} is not supported by this version")
+
+
 def _lists_to_tuples(document: dict[str, JsonValue]) -> dict[str, Any]:
     """Strict pydantic takes tuples only; schemas and the free-form parts keep their lists."""
-    keep = {"schema", "cost", "placement"}
+    keep = {"schema", "placement"}
 
     def convert(value: JsonValue) -> Any:
         if isinstance(value, dict):
@@ -208,10 +218,6 @@ def _check_action(manifest: ConnectorManifest, action: Action) -> None:
     _check_schema(action)
     if action.resource is not None:
         _check_resource(action, action.resource, parameters)
-    if action.read_back is not None:
-        if action.read_back.method != "GET":
-            raise _refuse(action, "read_back uses GET")
-        _check_template(action, action.read_back.path)
     _check_token_places(manifest, action)
     if manifest.auth.kind == "header" and manifest.auth.header is None:
         raise _refuse(action, "auth of kind header names no header")

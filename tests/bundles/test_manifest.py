@@ -109,7 +109,6 @@ REFUSED: dict[str, Callable[[], Any]] = {
         **_arguments(additional=True), "actions": [{**_arguments(additional=True)["actions"][0], "risk": "high"}]
     },
     "a resource names no argument": lambda: _action(resource={"type": "order", "id": "{other}"}),
-    "a read-back writes": lambda: _action(read_back={"method": "POST", "path": "/orders/{id}"}),
     "two actions have one name": lambda: _two({**_get("/a"), "name": "b.read"}, _get("/b")),
     "two actions have one request": lambda: _two(_get("/a/{x}"), _get("/a/{y}")),
     "a literal is also a parameter": lambda: _two(_get("/a/{x}"), _get("/a/special")),
@@ -126,6 +125,14 @@ REFUSED: dict[str, Callable[[], Any]] = {
 def test_manifest_is_refused_when(make: Callable[[], Any]) -> None:
     with pytest.raises(BundleRefused) as refused:
         load_manifest(make())
+    assert refused.value.code == "manifest_invalid"
+
+
+@pytest.mark.parametrize("key", ["read_back", "cost"])
+@pytest.mark.parametrize("value", [{}, None, {"method": "GET", "path": "/orders/{id}"}], ids=["empty", "null", "full"])
+def test_manifest_is_refused_as_not_supported_when_it_has_a_key_of_a_later_version(key: str, value: Any) -> None:
+    with pytest.raises(BundleRefused, match=f"{key} of an action is not supported by this version") as refused:
+        load_manifest(_action(**{key: value}))
     assert refused.value.code == "manifest_invalid"
 
 

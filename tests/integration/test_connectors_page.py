@@ -76,10 +76,7 @@ def test_page_names_each_key_of_a_manifest_once_and_no_other() -> None:
 
 
 def test_page_has_the_defaults_as_they_are() -> None:
-    optional = ("actions[].read_back.",)
-    expected = {
-        name: "none" if name.startswith(optional) else _default(field) for name, field in _keys(ConnectorManifest)
-    }
+    expected = {name: _default(field) for name, field in _keys(ConnectorManifest)}
     assert {name: cells[2] for name, cells in _told().items()} == expected
 
 
