@@ -400,6 +400,7 @@ async def _started(
     loader = PolicyLoader(policy, engine, Quarantine(QuarantineStore.of(config), policy, writer, _says(lines)))
     merged = await loader.first(config, bundles)
     services = _services(config, (store, writer), policy, keys, pools, lines)
+    services.metrics.dispatch_unknown.inc(unknown)
     assembly: Assembly = await asyncio.to_thread(build_assembly, config, merged, services.pools)
     await assembly.keys.start()
     await services.switches.refresh(store)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.ledger.writer import STALL_SECONDS
-from tests.e2e.calling import LIST, call, meanwhile, recorded, until
+from tests.e2e.calling import LIST, call, meanwhile, metrics, recorded, until
 from tests.e2e.harness import GateProcess, edit_config, init_directory, tidegate
 from tests.e2e.hostile import HostileUpstream
 
@@ -51,6 +51,7 @@ def test_gate_ends_and_recovers_when_its_store_process_is_killed(directory: Path
     assert [(answer.status, answer.code) for answer in answers] == [(503, "ledger_unavailable")]
     with GateProcess.start(directory) as again:
         assert call(again, "GET", LIST).status == 200
+        assert metrics(again)["tidegate_dispatch_unknown_total"] == 1
     assert '"unknown":1' in again.log.read_text(encoding="utf-8")
     assert tidegate("ledger", "verify", "--config", str(directory / "tidegate.yaml")).returncode == 0
 
