@@ -18,7 +18,10 @@ from cli.output import EXIT_REFUSED, JSON_OPTION, emit, shown
 from cli.token import read_config
 from gateway.config import ConfigError, GatewayConfig
 from gateway.errors import GateError
-from gateway.store.port import STORE_PROCESS
+from gateway.store.keyfile import read_key_file
+from gateway.store.offline_driver import OfflineLedger
+from gateway.store.port import STORE_PROCESS, StoreUnavailable
+from gateway.store.sealing import TenantKeys
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,10 +126,40 @@ def store_findings(config: GatewayConfig, processes: Path = PROCESSES) -> list[F
     return [Finding(f"{config.store_path} is written by the processes {named}", "stop all gates but one on this store")]
 
 
+def ledger_findings(config: GatewayConfig) -> list[Finding]:
+    """What keeps a gate from starting on the store; nothing while there is none, since a start makes one."""
+    path = config.store_path
+    if path.is_symlink():
+        return [Finding(f"{path} is a link: a gate does not start on one", f"name {os.path.realpath(path)} as store")]
+    try:
+        if not path.exists() or (path.is_file() and not path.stat().st_size):
+            return []
+        keys = TenantKeys(read_key_file(config.file(config.document.ledger.hmac)))
+        with OfflineLedger(path) as ledger:
+            ledger.check_opening(keys)
+    except StoreUnavailable as error:
+        mend = _STORE_MENDS.get(error.code, "mend the file or its rights, or put a backup of the store back")
+        return [Finding(f"a gate does not start on {path}: {error}", mend)]
+    except GateError as error:
+        return [Finding(str(error), "put the key file back that the store was written with")]
+    except OSError as error:
+        return [Finding(f"{path}: {error.strerror}", "give it to the gate's user")]
+    return []
+
+
+_STORE_MENDS: Final = {
+    "ledger_broken": "tidegate ledger verify says where; put a backup of the store back, and find out who changed it",
+    "store_key_changed": "put the key file back that the store was written with, or begin with a new store",
+    "store_version": "run the version of tidegate that wrote the store",
+    "store_busy": "ask again when nothing else holds the store",
+}
+
+
 def doctor(config: Path = CONFIG_OPTION, as_json: bool = JSON_OPTION) -> None:
     """Look for what is wrong; exit 1 when something is."""
     loaded = read_config(config, as_json=as_json)
     findings = [*key_findings(loaded.base_dir / "keys"), *state_findings(loaded), *store_findings(loaded)]
+    findings += ledger_findings(loaded)
     try:
         findings += [Finding(**one) for one in check_config(loaded)["findings"]]
     except (ConfigError, BundleError) as error:

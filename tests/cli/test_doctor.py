@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,13 @@ import pytest
 from cli.doctor import writers
 from cli.gateway import issuer_findings, policy_findings, tenant_findings
 from gateway.config import Document
-from gateway.store.port import STORE_PROCESS
+from gateway.ledger.record import freeze
+from gateway.store.keyfile import read_key_file
+from gateway.store.port import STORE_PROCESS, BatchItem
+from gateway.store.sealing import TenantKeys
+from gateway.store.sqlite import SqliteAppender
 from tests.e2e.harness import GateProcess, edit_config, free_port, read_config, tidegate
+from tests.gateway.store.build import AMPLE, FakeClock, draft
 
 READING, WRITING, APPENDING = "0100000", "0100002", "02001"
 
@@ -156,3 +163,77 @@ def test_doctor_names_both_processes_when_something_else_writes_the_store(copied
         assert f"is written by the processes {pids[0]}, {pids[1]}" in done.stdout
         assert "stop all gates but one" in done.stdout
     assert tidegate("doctor", "--config", config).returncode == 0
+
+
+def _with_records(directory: Path) -> Path:
+    keys = TenantKeys(read_key_file(directory / "keys" / "hmac.key"))
+    path = directory / "state" / "tidegate.db"
+    appender = SqliteAppender(path, keys=keys, clock=FakeClock(), room=lambda _directory: AMPLE)
+    appender.open_writer()
+    appender.append_batch([BatchItem(freeze(draft(call=f"c{number}"), node="n"), ()) for number in range(40)])
+    appender.close_writer()
+    return path
+
+
+def _sql(statement: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        changed = sqlite3.connect(path)
+        changed.execute(statement)
+        changed.commit()
+        changed.close()
+
+    return change
+
+
+def _linked(path: Path) -> None:
+    path.rename(path.with_name("elsewhere.db"))
+    path.symlink_to(path.with_name("elsewhere.db"))
+
+
+def _other_key(path: Path) -> None:
+    (path.parent.parent / "keys" / "hmac.key").write_text("ab" * 32)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said", "mend"),
+    [
+        pytest.param(
+            _sql("DELETE FROM records WHERE seq = 39"), "ledger_broken: log_truncated", "ledger verify", id="cut off"
+        ),
+        pytest.param(
+            _sql("UPDATE records SET data = CAST('{}' AS BLOB) WHERE seq = 39"), "ledger_broken", "ledger verify", id="edited"
+        ),
+        pytest.param(lambda path: os.truncate(path, 8192), "store_corrupt", "backup", id="truncated"),
+        pytest.param(lambda path: path.write_bytes(b"none" * 999), "store_corrupt", "backup", id="no database"),
+        pytest.param(_sql("UPDATE meta SET value = 9 WHERE name = 'schema_version'"), "store_version", "version", id="later"),
+        pytest.param(_other_key, "store_key_changed", "put the key file back", id="another key"),
+        pytest.param(_linked, "is a link", "elsewhere.db as store", id="a link"),
+        pytest.param(lambda path: (path.unlink(), path.mkdir()), "store_missing", "mend", id="a directory"),
+    ],
+)  # fmt: skip
+def test_doctor_and_a_start_refuse_a_store_when_it_is(
+    copied: Path, damage: Callable[[Path], object], said: str, mend: str
+) -> None:
+    for name in ("gate", "metrics"):
+        edit_config(copied, {"listen": {name: f"127.0.0.1:{free_port()}"}})
+    damage(_with_records(copied))
+    config = str(copied / "tidegate.yaml")
+    doctor = tidegate("doctor", "--config", config)
+    assert (doctor.returncode, doctor.stderr) == (1, "")
+    assert said in doctor.stdout
+    assert mend in doctor.stdout
+    run = tidegate("gateway", "run", "--config", config)
+    assert run.returncode == 3
+    assert run.stderr.count("ledger_unavailable") + run.stderr.count("store_linked") == 1
+
+
+@pytest.mark.parametrize("content", [None, b""], ids=["absent", "empty"])
+def test_doctor_finds_nothing_when_the_store_is(copied: Path, content: bytes | None) -> None:
+    if content is not None:
+        (copied / "state" / "tidegate.db").write_bytes(content)
+    assert tidegate("doctor", "--config", str(copied / "tidegate.yaml")).returncode == 0
+
+
+def test_doctor_finds_nothing_when_the_store_verifies(copied: Path) -> None:
+    _with_records(copied)
+    assert tidegate("doctor", "--config", str(copied / "tidegate.yaml")).returncode == 0
