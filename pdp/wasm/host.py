@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +96,9 @@ class WasmEngine:
         if len(wasm) > self._limits.wasm_max_bytes:
             raise PolicyRefused(f"policy.wasm has {len(wasm)} bytes", code="policy_wasm_invalid")
         pieces = data_pieces(data, texts or {})
-        policy = WasmPolicy(self._engine, self._module(wasm), pieces, self._limits, unchecked=self._unchecked)
+        # What the compiler counts as the least memory leaves out the policy's texts, which are a part of these bytes.
+        limits = replace(self._limits, start_memory_bytes=self._limits.start_memory_bytes + len(wasm))
+        policy = WasmPolicy(self._engine, self._module(wasm), pieces, limits, unchecked=self._unchecked)
         try:
             policy.renew()
         except EngineFailed as failed:

@@ -149,7 +149,8 @@ class PolicyInstance:
             pages = min(kind.limits.max or PAGE_BYTES, self._limits.load_memory_max_bytes // PAGE_BYTES)
             if kind.limits.min > pages:
                 raise PolicyRefused("the module asks for more memory than allowed", code="policy_wasm_invalid")
-            self._imported = wasmtime.Memory(self._store, wasmtime.MemoryType(wasmtime.Limits(kind.limits.min, pages)))
+            first = min(kind.limits.min + self._limits.start_memory_bytes // PAGE_BYTES, pages)
+            self._imported = wasmtime.Memory(self._store, wasmtime.MemoryType(wasmtime.Limits(first, pages)))
             return self._imported
         if wanted.module == "env" and isinstance(kind, wasmtime.FuncType):
             words = [str(word) for word in kind.params]

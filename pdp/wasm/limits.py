@@ -29,6 +29,8 @@ class WasmLimits:
     """Instructions of the start function and of parsing data, about 5 s; 20 MB of data need 2,000,000,000."""
     load_memory_max_bytes: int = 1 << 30
     """Memory after loading; data takes about 18 times its size."""
+    start_memory_bytes: int = 1 << 20
+    """Beyond the least that the module asks for, before its start; the module's own size is added."""
     wasm_max_bytes: int = 64 << 20
     answer_max_bytes: int = 1 << 20
     stack_max_bytes: int = 512 << 10

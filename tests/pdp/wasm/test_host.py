@@ -399,6 +399,27 @@ def test_prepare_refuses_when_the_module_lacks_the_entry_point(opa_path: Path, e
     assert refusal(bundle_of(wasm), engine) == "policy_entrypoint_missing"
 
 
+@pytest.mark.parametrize(
+    ("rules_count", "text_bytes"),
+    [
+        pytest.param(300, 1, id="many small rules"),
+        pytest.param(1, 1_500_000, id="a long text"),
+        pytest.param(1, 900_000, id="a text of nearly the memory that every module gets"),
+    ],
+)
+def test_prepare_accepts_a_module_when_its_texts_go_beyond_the_least_memory_that_it_names(
+    opa_path: Path, engine: WasmEngine, rules_count: int, text_bytes: int
+) -> None:
+    rules = "\n".join(f'r{at} := [x | x := input.v; x != "{at}{"x" * text_bytes}"]' for at in range(rules_count))
+    all_of_them = ", ".join(f'"r{at}": r{at}' for at in range(rules_count))
+    rego = f"package tidegate\n\n{rules}\n\ndecision := {{{all_of_them}}}\n"
+    policy = engine.prepare_parts(compile_rego(opa_path, {"a.rego": rego.encode()}), {})
+    assert orjson.loads(policy.decide(b'{"v":"7x"}')) == {
+        f"r{at}": [] if at == 7 else ["7x"] for at in range(rules_count)
+    }
+    policy.close()
+
+
 def test_prepare_refuses_when_data_needs_more_fuel_or_memory_than_loading_may_use(rules_wasm: bytes) -> None:
     bundle = bundle_of(rules_wasm, data={"rows": {f"k{row}": ["x" * 20] * 10 for row in range(5_000)}})
     WasmEngine().prepare(bundle).close()
