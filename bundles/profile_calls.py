@@ -14,10 +14,15 @@ from bundles.pattern_syntax import PatternRefused, read_pattern
 
 Severity = Literal["error", "warning"]
 
-_ODD_PATTERN: Final = re.compile(r"\\[CpPQz]|\(\?P?<|\\x00|\\x\{0+\}|\\0|[^\x20-\x7e]")
-_NATIVE_PATTERNS: Final = frozenset({"regex.match", "regex.find_all_string_submatch_n", "regex.is_valid"})
-_HOST_PATTERN_AT: Final = {"regex.find_n": 0, "regex.replace": 1, "regex.split": 0}
-"""Which operand is the pattern."""
+_ODD_PATTERN: Final = re.compile(r"\\[BCpPQz]|\(\?P?<|\\x00|\\x\{0+\}|\\0|[^\x20-\x7e]")
+_ANSWERING_PATTERNS: Final = frozenset({"regex.match", "regex.is_valid"})
+_FINDING_PATTERN_AT: Final = {
+    "regex.find_all_string_submatch_n": 0,
+    "regex.find_n": 0,
+    "regex.replace": 1,
+    "regex.split": 0,
+}
+"""Which operand is the pattern. Where it matches may differ even between engines that agree on whether it does."""
 _EQUATIONS: Final = frozenset({"eq", "equal", "assign"})
 _FALLIBLE: Final = frozenset(
     {
@@ -36,12 +41,15 @@ def call_findings(
     operation: str, arguments: Sequence[Any], *, restricting: bool
 ) -> Iterator[tuple[str, str, Severity]]:
     """Code, message and severity of everything that one call may not be; ``restricting`` in a rule such as ``deny``."""
-    if operation in _NATIVE_PATTERNS and not _is_plain_pattern(_operand(arguments, 0)):
+    if operation in _ANSWERING_PATTERNS and not _is_plain_pattern(_operand(arguments, 0)):
         yield "pattern_outside_profile", f"{operation} takes a literal, plain ASCII pattern", "error"
-    if operation in _HOST_PATTERN_AT:
-        refused = _refused_pattern(_operand(arguments, _HOST_PATTERN_AT[operation]))
+    if operation in _FINDING_PATTERN_AT:
+        refused = _refused_pattern(_operand(arguments, _FINDING_PATTERN_AT[operation]))
         if refused:
             yield "pattern_outside_profile", f"{operation} does not take {refused}", "error"
+    if operation == "regex.find_all_string_submatch_n" and not _is_count(_operand(arguments, 2)):
+        message = f"{operation} takes a literal number from -1: below it the module finds nothing, OPA everything"
+        yield "count_outside_profile", message, "error"
     if operation == "replace" and not _is_text(_operand(arguments, 1)):
         yield "empty_replace", "replace takes a literal, non-empty text to look for", "error"
     if operation in _EQUATIONS and len(arguments) > 1 and _never_equal(arguments[0], arguments[1]):
@@ -109,6 +117,10 @@ def _never_equal(left: Any, right: Any) -> bool:
     if kind_of(left) == "object":
         return any(_never_equal(ours[1], theirs[1]) for ours in left["value"] for theirs in right["value"])
     return any(map(_never_equal, left["value"], right["value"]))
+
+
+def _is_count(node: Any) -> bool:
+    return kind_of(node) == "number" and node["value"] >= -1
 
 
 def _is_text(node: Any) -> bool:

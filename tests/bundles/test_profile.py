@@ -73,6 +73,27 @@ FOUND = {
     "a pattern is put together": ('regex.match(concat("", ["a", input.p]), input.s)', "pattern_outside_profile"),
     "a pattern is tried": ("regex.is_valid(input.p)", "pattern_outside_profile"),
     "a pattern names a letter beyond ASCII": ("regex.match(`ä`, input.s)", "pattern_outside_profile"),
+    "a pattern is found within a character": (r"regex.match(`\B`, input.s)", "pattern_outside_profile"),
+    "a found pattern repeats what may be nothing": (
+        "regex.find_all_string_submatch_n(`(|a)*`, input.s, 1) == []",
+        "pattern_outside_profile",
+    ),
+    "a found pattern is found within a character": (
+        r"regex.find_all_string_submatch_n(`a\B`, input.s, 1) == []",
+        "pattern_outside_profile",
+    ),
+    "a found pattern comes from input": (
+        "regex.find_all_string_submatch_n(input.p, input.s, 1) == []",
+        "pattern_outside_profile",
+    ),
+    "fewer than all are found": (
+        "regex.find_all_string_submatch_n(`a`, input.s, -2) == []",
+        "count_outside_profile",
+    ),
+    "input says how many are found": (
+        "regex.find_all_string_submatch_n(`a`, input.s, input.n) == []",
+        "count_outside_profile",
+    ),
     "the host's pattern comes from input": ("regex.replace(input.s, input.p, `x`) == `x`", "pattern_outside_profile"),
     "the host's pattern is put together": (
         "regex.split(concat(``, [`a`, input.p]), input.s) == []",
@@ -122,6 +143,9 @@ CLEAN = {
     "numbers are written plainly": "input.n in {0, -1, 0.5, -12.50, 1.05, 100, 9007199254740993, 1000000000000000000000}",
     "a text has a number's point": 'input.s in {"1.0", "1e3", "$1.0"}',
     "a pattern is plain": "regex.match(`^[a-z]+$`, input.s)",
+    "a pattern that only answers may repeat nothing": "regex.match(`^(a*)*$`, input.s)",
+    "a found pattern is plain": r"regex.find_all_string_submatch_n(`a(b?)\b`, input.s, -1) == []",
+    "so many are found": "regex.find_all_string_submatch_n(`a`, input.s, 2) == []",
     "a pattern for the host is plain": r"regex.replace(input.s, `^[a-z]+(\d{2,3})$`, `$1`) == `1`",
     "a format is plain": 'sprintf("%5.2f%% of %-10s (%v, %03d, %+d, %q, %x, %t)", [1, 2, 3, 4, 5, "a", 7, true]) == ""',
     "a format holds nothing": 'sprintf("none", []) == "none"',
