@@ -82,42 +82,31 @@ class CallRunner:
 
     async def governed(self, request: web.BaseRequest, api: ApiRequest) -> tuple[Finished | Refusal, Trace]:
         """Run a call of ``POST /v1/calls``; its end, refused or not."""
+        self._begin()
         trace = Trace(api.call_id, api.plan.manifest.connector, api.plan.name)
+        return await self._held(api_flow(api, trace, self._context()), trace, request), trace
+
+    async def asked(self, flow_in: Callable[[FlowContext], Flow[Finished]], trace: Trace) -> Finished | Refusal:
+        """Run a call that somebody else carries out, nothing of it read or sent here; its end, refused or not."""
+        try:
+            self._begin()
+        except Refusal as refused:
+            self.settled(trace, refused.code, refused.status, 0.0)
+            return refused
+        return await self._held(flow_in(self._context()), trace, None)
+
+    async def _held(self, flow: Flow[Finished], trace: Trace, request: web.BaseRequest | None) -> Finished | Refusal:
+        """Run a call that was counted in, its answer held whole; its end."""
         driver = CallDriver(self.services, self._running.assembly.reach, trace, request)
         started = monotonic()
         outcome: Finished | Refusal
-        self._begin()
-        flow = api_flow(api, trace, self._context())
         try:
             end = await driver.run(flow)
             outcome = end if isinstance(end, Finished) else refusal("upstream_failed", "the answer cannot be held")
         except Refusal as refused:
             outcome = refused
-        except BaseException:
-            driver.give_up(flow)
-            raise
         finally:
             self._end()
-            await driver.close()
-        code = outcome.code if isinstance(outcome, Refusal) else CODE_OK
-        self.settled(trace, code, outcome.status, monotonic() - started)
-        return outcome, trace
-
-    async def asked(self, flow_in: Callable[[FlowContext], Flow[Finished]], trace: Trace) -> Finished | Refusal:
-        """Run a call that somebody else carries out, nothing of it read or sent here; its end, refused or not."""
-        driver = CallDriver(self.services, self._running.assembly.reach, trace, None)
-        started = monotonic()
-        outcome: Finished | Refusal
-        try:
-            self._begin()
-            try:
-                end = await driver.run(flow_in(self._context()))
-            finally:
-                self._end()
-            outcome = end if isinstance(end, Finished) else refusal("upstream_failed", "the answer cannot be held")
-        except Refusal as refused:
-            outcome = refused
-        finally:
             await driver.close()
         code = outcome.code if isinstance(outcome, Refusal) else CODE_OK
         self.settled(trace, code, outcome.status, monotonic() - started)
@@ -147,7 +136,6 @@ class CallRunner:
             self.settled(trace, refused.code, refused.status, monotonic() - started)
             return self._refused(refused, trace, preferred)
         except BaseException:
-            driver.give_up(flow)
             await driver.close()
             raise
         headers = call_headers(trace)

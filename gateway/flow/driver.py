@@ -7,7 +7,7 @@ stable codes; a streamed answer ends properly only when the flow says so. Runs i
 from __future__ import annotations
 
 import hashlib
-from asyncio import current_task, sleep
+from asyncio import CancelledError, current_task, sleep
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
@@ -68,35 +68,41 @@ class CallDriver:
         self._asked: Asked | None = None
 
     async def run(self, flow: e.Flow[Finished], event: e.Event | None = None) -> Finished | c.BeginStream | c.EndStream:
-        """Drive until the flow ends, or wants to begin or end a stream. Raises `Refusal`."""
+        """Drive until the flow ends, or wants to begin or end a stream. Raises `Refusal`; anything else gives the call up."""
         error: Exception | None = None
-        while True:
-            try:
-                command: c.Command = flow.send(event) if error is None else flow.throw(error)  # type: ignore[arg-type]
-            except StopIteration as stop:
-                finished: Finished = stop.value
-                return finished
-            except StoreConflict as conflict:
-                code = conflict.code if conflict.code in CODES else "stale_state"
-                raise refusal(code, conflict.detail) from conflict
-            kind = type(command)
-            if kind in _GIVEN_BACK:
-                return command  # type: ignore[return-value]
-            try:
-                at_once = _AT_ONCE.get(kind)
-                event = at_once(self, command) if at_once is not None else None
-                if event is None:
-                    event = await _PERFORM[kind](self, command)
-                error = None
-            except (Refusal, StoreConflict) as refused:
-                error = refused
-            except (LedgerUnavailable, RecordMalformed, StoreUnavailable) as failed:
-                self._trace.fault = failed.detail
-                error = refusal("ledger_unavailable")
-            except ApprovalRefused as refused_approval:
-                error = approval_refusal(refused_approval)
-            except PdpError as failed_policy:
-                error = policy_failed(failed_policy, self._services.metrics)
+        try:
+            while True:
+                try:
+                    command: c.Command = flow.send(event) if error is None else flow.throw(error)  # type: ignore[arg-type]
+                except StopIteration as stop:
+                    finished: Finished = stop.value
+                    return finished
+                except StoreConflict as conflict:
+                    code = conflict.code if conflict.code in CODES else "stale_state"
+                    raise refusal(code, conflict.detail) from conflict
+                kind = type(command)
+                if kind in _GIVEN_BACK:
+                    return command  # type: ignore[return-value]
+                try:
+                    at_once = _AT_ONCE.get(kind)
+                    event = at_once(self, command) if at_once is not None else None
+                    if event is None:
+                        event = await _PERFORM[kind](self, command)
+                    error = None
+                except (Refusal, StoreConflict) as refused:
+                    error = refused
+                except (LedgerUnavailable, RecordMalformed, StoreUnavailable) as failed:
+                    self._trace.fault = failed.detail
+                    error = refusal("ledger_unavailable")
+                except ApprovalRefused as refused_approval:
+                    error = approval_refusal(refused_approval)
+                except PdpError as failed_policy:
+                    error = policy_failed(failed_policy, self._services.metrics)
+        except Refusal:
+            raise
+        except BaseException:
+            self._give_up(flow)
+            raise
 
     # -- request -------------------------------------------------------------------------------------------------
 
@@ -365,6 +371,9 @@ class CallDriver:
         except GeneratorExit:
             await self._end(flow, e.AnswerRelayed(length, digest.hexdigest(), "the caller closed the connection"))
             raise
+        except CancelledError:
+            self._give_up(flow, e.AnswerRelayed(length, digest.hexdigest(), "the gate gave the stream up"))
+            raise
         finally:
             guard.close()
         if not await self._end(flow, e.AnswerRelayed(length, digest.hexdigest(), cut)):
@@ -417,11 +426,11 @@ class CallDriver:
         if self._response is not None:
             await self._response.close(discard=discard)
 
-    def give_up(self, flow: e.Flow[Finished]) -> None:
-        """The call is cancelled: if its intent is durable, what is known of its end is recorded behind its back."""
-        if not self._trace.intended or self._trace.settled:
+    def _give_up(self, flow: e.Flow[Finished], last: e.Event | None = None) -> None:
+        """The call is cancelled: what is known of its end, of a stream with `last`, is recorded behind its back."""
+        if self._trace.settled or (last is None and not self._trace.intended):
             return
-        event: e.Event | None = None
+        event = last
         with suppress(Refusal, StopIteration):
             for _ in range(GIVING_UP_STEPS_MAX):
                 command = flow.throw(refusal("outcome_unknown")) if event is None else flow.send(event)

@@ -41,10 +41,14 @@ class Ledger:
 
     def __init__(self) -> None:
         self.effects: list[tuple[StoreEffect, ...]] = []
+        self.kept: list[RecordDraft] = []
 
     async def append(self, draft: RecordDraft, *, effects: Sequence[StoreEffect] = ()) -> Appended:
         self.effects.append(tuple(effects))
         return Appended(draft.log, len(self.effects), "0" * 64)
+
+    def record(self, draft: RecordDraft, effects: Sequence[StoreEffect] = ()) -> None:
+        self.kept.append(draft)
 
 
 @dataclass
@@ -55,6 +59,8 @@ class World:
     trace: Trace
     ledger: Ledger
     board: SwitchBoard
+    services: Services = cast(Services, None)
+    reach: Reach = cast(Reach, None)
     decides: bool = True
     rows: list[SwitchRow] = field(default_factory=list)
 
@@ -107,6 +113,7 @@ async def driven(
             clock=lambda: NOW,
         )
         reach = Reach(anything, anything, {"desk": target}, UpstreamTimeouts(connect_seconds=60.0), stream_max_seconds)
+        world.services, world.reach = services, reach
         world.driver = CallDriver(services, reach, trace, request)
         try:
             yield world
