@@ -12,6 +12,7 @@ _FENCE = re.compile(r"([^\n]*(?:\n(?!```)[^\n]*)*?)\n```(\w+)\n(.*?)^```$", re.D
 _COMMAND = re.compile(r"^(?! )((?:[^\n]*\\\n)*[^\n]+)$", re.MULTILINE)
 _SHOWN = re.compile(r"^\$ ((?:[^\n]*\\\n)*[^\n]+)\n((?:(?!\$ )[^\n]*\n)*)", re.MULTILINE)
 _CODE = re.compile(r"`([^`]+)`")
+_CHANGING = re.compile(r"\b[0-9a-f]{12,}\b|\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+|\bINC[0-9]{7}\b")
 _CELL = re.compile(r"(?<!\\)\|")
 
 
@@ -63,6 +64,6 @@ def names(cell: str) -> list[str]:
     return _CODE.findall(cell)
 
 
-def digits_alike(text: str) -> str:
-    """A text in which ids, digests and times of one length are the same."""
-    return re.sub(r"[0-9]", "0", re.sub(r"\b[0-9a-f]{12,}\b", lambda found: "0" * len(found[0]), text))
+def ids_alike(text: str) -> str:
+    """A text in which ids, digests, records' numbers and times of one length are the same; statuses stay what they are."""
+    return _CHANGING.sub(lambda found: re.sub(r"[0-9a-f]", "0", found[0]), text)

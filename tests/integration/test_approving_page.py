@@ -14,7 +14,7 @@ from gateway.approvals.model import ApprovalState
 from tests.e2e.harness import GateProcess, child_environment, tidegate
 from tests.e2e.test_readme import Terminal
 from tests.integration.asking_people import opened, update
-from tests.integration.pages import blocks, digits_alike, names, page, rows, section
+from tests.integration.pages import blocks, ids_alike, names, page, rows, section
 from tests.integration.test_v1 import held, send
 
 PAGE = page("approving.md")
@@ -29,7 +29,7 @@ def _environment(gate: GateProcess) -> dict[str, str]:
 
 
 def _as_shown(printed: str) -> list[str]:
-    return [line.rstrip() for line in digits_alike(printed).strip().splitlines()]
+    return [line.rstrip() for line in ids_alike(printed).strip().splitlines()]
 
 
 @pytest.mark.timeout(180)

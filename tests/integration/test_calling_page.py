@@ -20,7 +20,7 @@ from gateway.store.port import CallState
 from tests.e2e.calling import until
 from tests.e2e.harness import ROOT, GateProcess, child_environment, tidegate
 from tests.e2e.test_readme import Terminal
-from tests.integration.pages import Block, blocks, digits_alike, names, page, rows, section
+from tests.integration.pages import Block, blocks, ids_alike, names, page, rows, section
 from tests.integration.test_v1 import send
 
 PAGE = page("calling.md")
@@ -42,7 +42,7 @@ def _typed(command: str, gate: GateProcess) -> str:
 
 
 def _as_shown(printed: str, gate: GateProcess) -> list[str]:
-    alike = digits_alike(printed.replace(gate.url.removeprefix("http://"), GATE_ADDRESS))
+    alike = ids_alike(printed.replace(gate.url.removeprefix("http://"), GATE_ADDRESS))
     return [line.rstrip() for line in alike.strip().splitlines()]
 
 
