@@ -1,9 +1,9 @@
 """The bundle service: OPA's bundle API with freshness statements, and publishing that never goes back.
 
 Guarantees: every 200 and 304 about a bundle carries a statement signed at that moment over exactly what is served; a bundle
-is served only after it was verified as a gate would and kept durably; a lower sequence is never published; a long poll ends
-with the first news; only who asks for a delta gets one, with the same statement. Leaves the listener, its limits and TLS to
-whoever hands requests in.
+is served only after it was verified as a gate would, at every start anew, and kept durably; a lower sequence is never
+published; a long poll ends with the first news; only who asks for a delta gets one, with the same statement. Leaves the
+listener, its limits and TLS to whoever hands requests in.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -144,7 +145,7 @@ class BundleService:
             await self._news(entry, waits)
         shelved = entry.current
         if shelved is None:
-            return problem("not_found", "nothing has been published here yet")
+            return problem("not_found", "nothing that this service vouches for has been published here")
         delta = await self._delta(request, entry, shelved)
         if entry.current is not None and entry.current is not shelved:
             # While the delta was made something newer came: nothing may be said to be current but that.
@@ -370,6 +371,8 @@ def open_service(
 ) -> BundleService:
     """Read keys, tokens and what was published before: in the configured directory, unless ``shelves`` are given. Blocks.
 
+    What the configured keys, epoch or threshold refuse is not served (``say`` is told) until something newer is published.
+
     ``verify`` is called in threads; one that works elsewhere keeps large bundles from holding up the event loop.
 
     Raises :class:`BundleMisuse` (``key_exposed``, ``token_weak``, ``freshness_key_shared``) and
@@ -384,7 +387,8 @@ def open_service(
         if public_pem(online).strip() in (key.public_pem.strip() for key in trust.keys):
             raise BundleMisuse("freshness_key_shared", f"{served.id}: the online key may not sign bundles too")
         shelf = shelves.shelf(served)
-        entries[served.id] = _Entry(served, trust, shelf, shelf.open())
+        current = _vouched(served, trust, shelf.open(), partial(verify, now=int(clock())), say)
+        entries[served.id] = _Entry(served, trust, shelf, current)
     grants = tuple(
         _Grant(
             token.name, _token_digest(_path(base_dir, token.token)), token.may == "publish", frozenset(token.bundles)
@@ -395,6 +399,25 @@ def open_service(
         raise BundleMisuse("token_shared", "two tokens are the same")
     freshness = OnlineKey(online, document.freshness.keyid, document.freshness.ttl_seconds)
     return BundleService(entries, grants, freshness, clock=clock, say=say, verify=verify)
+
+
+def _vouched(
+    served: ServedBundle, trust: TrustPolicy, found: Shelved | None, verify: Callable[..., object], say: Say
+) -> Shelved | None:
+    """What was published before, if the configuration of today trusts it too.
+
+    **Security**: after a key was stolen the service starts with another key and epoch; a statement about the old bundle
+    would keep the thief's one in force wherever the old key is still trusted. Sequences are kept, so they only rise.
+    """
+    if found is None:
+        return None
+    try:
+        verify(found.archive, trust, highest_sequence=0, cosignatures=found.cosignatures)
+    except BundleRefused as fault:
+        about = {"digest": found.publication.digest, "sequence": found.publication.sequence}
+        say("not_served", {"bundle": served.id, **about, "code": fault.code, "error": fault.detail})
+        return None
+    return found
 
 
 def archive_max_bytes() -> int:

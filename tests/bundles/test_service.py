@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,74 @@ async def test_service_serves_what_it_had_when_it_starts_again(desk: Desk) -> No
     history = json.loads((await desk.ask("GET", "/history/main")).body)["items"]
     assert [entry["sequence"] for entry in history] == [9, 7]
     assert code(await desk.put(signed(good_files(), sequence=8))) == (409, "bundle_rollback")
+
+
+def _reconfigured(desk: Desk, of_main: str) -> None:
+    """The service starts anew with another configuration of ``main``."""
+    first, rest = (desk.folder / "service.yaml").read_text().split("  - {name: main, trusted_keys", 1)
+    (desk.folder / "service.yaml").write_text(f"{first}  - {of_main}\n{rest[rest.index(chr(10)) + 1 :]}")
+    desk.said.clear()
+    desk.reopened()
+
+
+BUNDLE_KEY = '{keyid: bundle, algorithm: ES256, key: "file:bundle.pub.pem"}'
+ANNAS_KEY = '{keyid: anna, algorithm: ES256, key: "file:anna.pub.pem"}'
+NO_LONGER_TRUSTED = {
+    "its key is trusted no more": (f"{{name: main, trusted_keys: [{ANNAS_KEY}]}}", "bundle_key_unknown"),
+    "the epoch was raised": (f"{{name: main, epoch: 1, trusted_keys: [{BUNDLE_KEY}]}}", "bundle_epoch_mismatch"),
+    "the audience is another": (
+        f"{{name: main, audience: b, trusted_keys: [{BUNDLE_KEY}]}}",
+        "bundle_audience_mismatch",
+    ),
+    "two have to sign": (
+        f"{{name: main, threshold: 2, trusted_keys: [{BUNDLE_KEY}, {ANNAS_KEY}]}}",
+        "bundle_threshold",
+    ),
+}
+
+
+@pytest.mark.parametrize(("of_main", "refusal"), NO_LONGER_TRUSTED.values(), ids=NO_LONGER_TRUSTED.keys())
+async def test_service_vouches_no_more_for_what_it_had_when(of_main: str, refusal: str, desk: Desk) -> None:
+    raw = good_bundle()
+    await desk.put(raw)
+    etag = header(await desk.ask("GET"), "ETag") or ""
+    await asyncio.to_thread(_reconfigured, desk, of_main)
+    for answer in (await desk.ask("GET"), await desk.ask("HEAD"), await desk.ask("GET", if_none_match=etag)):
+        assert code(answer) == (404, "not_found")
+        assert header(answer, "Tidegate-Freshness") is None
+    about = {"bundle": "main", "digest": f"sha256:{sha256_hex(raw)}", "sequence": 7}
+    assert [(what, {**fields, "error": ""}) for what, fields in desk.said] == [
+        ("not_served", {**about, "code": refusal, "error": ""})
+    ]
+    history = json.loads((await desk.ask("GET", "/history/main")).body)["items"]
+    assert [entry["sequence"] for entry in history] == [7]
+
+
+async def test_recovery_from_a_stolen_key_serves_the_new_bundle_when_it_is_published(desk: Desk) -> None:
+    stolen = good_bundle()
+    await desk.put(stolen)
+    await asyncio.to_thread(_reconfigured, desk, f"{{name: main, epoch: 1, trusted_keys: [{ANNAS_KEY}]}}")
+    assert code(await desk.put(stolen)) == (422, "bundle_key_unknown")
+    renewed = replace(OPTIONS, keyid="anna", epoch=1, sequence=1)
+    raw = sign_files(good_files(), signing_key("anna"), renewed)
+    assert (await desk.put(raw, if_none_match="*")).status == 201
+    answer = await desk.ask("GET")
+    assert (answer.status, answer.body) == (200, raw)
+    desk.said.clear()
+    await asyncio.to_thread(desk.reopened)
+    assert (await desk.ask("GET")).body == raw
+    assert desk.said == []
+
+
+async def test_sequences_only_rise_when_the_bundle_before_is_not_vouched_for(desk: Desk) -> None:
+    await desk.put(good_bundle())
+    await asyncio.to_thread(_reconfigured, desk, f"{{name: main, trusted_keys: [{ANNAS_KEY}]}}")
+    for sequence, refusal in ((6, "bundle_rollback"), (7, "bundle_sequence_reused")):
+        options = replace(OPTIONS, keyid="anna", sequence=sequence)
+        answer = await desk.put(sign_files(good_files(), signing_key("anna"), options))
+        assert code(answer) == (409, refusal)
+    options = replace(OPTIONS, keyid="anna", sequence=8)
+    assert (await desk.put(sign_files(good_files(), signing_key("anna"), options))).status == 201
 
 
 async def test_history_and_disk_keep_the_newest_when_the_limit_is_reached(tmp_path: Path) -> None:
