@@ -187,7 +187,6 @@ def _typed_document(bundle: OfflineBundle, typed: Typed) -> dict[str, Any]:
         actors=(),
         people=False,
         expires_at=0,
-        token_digest="",
     )
     asked = TypedCall(name, typed.action, typed.arguments, typed.ticket)
     return dict(typed_question(plan_of(manifest, name), subject, asked, call_id="simulated", now=time.time()))

@@ -18,7 +18,6 @@ from gateway.ledger.record import LogId
 
 REASON_MAX_CHARACTERS: Final = 2000
 STEPS_MAX: Final = 1
-VOTES_PER_STEP_MAX: Final = 64
 
 
 class ApprovalState(StrEnum):

@@ -35,7 +35,7 @@ def request_head(
     if separators_below is not None and "%" in raw_target and raw_target.startswith(separators_below):
         separators_from = separators_below.count("/")
     target = canonical_path(raw_target, uri_max_bytes=uri_max_bytes, separators_from=separators_from)
-    return RequestHead(request.method, target, header_fields(request.raw_headers), request.remote)
+    return RequestHead(request.method, target, header_fields(request.raw_headers))
 
 
 def admit_host(request: web.BaseRequest, headers: HeaderPairs, hosts: frozenset[str]) -> None:

@@ -61,7 +61,6 @@ class RequestHead(Value, frozen=True):
     method: str
     target: CanonicalTarget
     headers: HeaderPairs
-    peer: str | None = None
 
     def get(self, name: str) -> str | None:
         """The first value of a header by its lower-case name."""

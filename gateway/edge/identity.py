@@ -55,7 +55,6 @@ class Subject:
     actors: tuple[str, ...]
     people: bool
     expires_at: int
-    token_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +136,13 @@ class IdentityVerifier:
                 self._cache.move_to_end(digest)
                 return cached.subject
             del self._cache[digest]
-        entry = self._verify_anew(token, digest, now)
+        entry = self._verify_anew(token, now)
         self._cache[digest] = entry
         while len(self._cache) > self._cache_max_entries:
             self._cache.popitem(last=False)
         return entry.subject
 
-    def _verify_anew(self, token: str, digest: str, now: float) -> _Cached:
+    def _verify_anew(self, token: str, now: float) -> _Cached:
         if len(token) > TOKEN_MAX_BYTES:
             raise _invalid(f"the token is longer than {TOKEN_MAX_BYTES} bytes")
         header, unverified_claims = _read_unverified(token)
@@ -162,7 +161,7 @@ class IdentityVerifier:
             raise _invalid("the signature does not verify") from error
         claims = _Claims(_object(payload, "claims"))
         not_before, not_after = _check_claims(claims, policy, now)
-        return _Cached(_subject(claims, policy, digest), not_before, not_after, generation)
+        return _Cached(_subject(claims, policy), not_before, not_after, generation)
 
 
 def _invalid(detail: str) -> Refusal:
@@ -278,7 +277,7 @@ def _actors(claims: _Claims) -> tuple[str, ...]:
     return tuple(actors)
 
 
-def _subject(claims: _Claims, policy: IssuerPolicy, digest: str) -> Subject:
+def _subject(claims: _Claims, policy: IssuerPolicy) -> Subject:
     """Security: page 12 rule 8. The outermost actor is who acts; nested ones are kept for exclusion, never to grant."""
     sub = claims.text("sub")
     if claims.has("act") and claims.raw("act") is None:
@@ -300,5 +299,4 @@ def _subject(claims: _Claims, policy: IssuerPolicy, digest: str) -> Subject:
         actors=actors,
         people=person,
         expires_at=claims.seconds("exp"),
-        token_digest=digest,
     )

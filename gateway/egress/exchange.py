@@ -128,17 +128,15 @@ class UpstreamProtocol(ResponseHandler):
 class UpstreamResponse:
     """Status and headers of an answer, and its body to be read once.
 
-    `raw_headers` are the octets that came, `headers` the same as text. `trailers` are those that the parser keeps: none
-    so far.
+    `raw_headers` are the octets that came, `headers` the same as text. Trailers are dropped by the parser.
     """
 
-    __slots__ = ("_exchange", "_payload", "raw_headers", "reason", "status", "trailers")
+    __slots__ = ("_exchange", "_payload", "raw_headers", "reason", "status")
 
     def __init__(self, message: RawResponseMessage, payload: StreamReader, exchange: Exchange) -> None:
         self.status: int = message.code
         self.reason: str = message.reason
         self.raw_headers = message.raw_headers
-        self.trailers: tuple[tuple[str, str], ...] = ()
         self._payload = payload
         self._exchange = exchange
 

@@ -52,7 +52,7 @@ def deliver(
         _check_length(call, began)
         if must_stream(call, began, context):
             return (yield from _stream(call, trace, recorder, began, b"", scope))
-        read = yield from _read(call, context, began)
+        read = yield from _read(call, context)
         if not read.complete:
             if call.channel == "api" or _is_rewritten(call, began):
                 raise refusal("upstream_failed", "the answer is larger than this gate rewrites")
@@ -92,7 +92,7 @@ def _is_rewritten(call: GovernedCall, began: AnswerBegan) -> bool:
     return bool(rewrite.hosts or rewrite.json_ or rewrite.tickets) and "json" in began.media_type
 
 
-def _read(call: GovernedCall, context: FlowContext, began: AnswerBegan) -> Flow[AnswerRead]:
+def _read(call: GovernedCall, context: FlowContext) -> Flow[AnswerRead]:
     limit = context.limits.response_buffer_max_bytes
     if call.action.response_max_bytes:
         limit = min(limit, call.action.response_max_bytes)

@@ -137,7 +137,7 @@ def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: R
             call = yield from _spooled(call, context)
         approval = yield from _hold(call, trace, context, decided)
     if call.action.mode == "read" and approval is None and scope is None:
-        began = yield from dispatch(call, trace, context, recorder, scope, approval)
+        began = yield from dispatch(call, trace, recorder, scope, approval)
         return (yield from deliver(call, trace, context, recorder, began, scope))
     try:
         yield from _intend(call, trace, recorder, scope, approval)
@@ -145,7 +145,7 @@ def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: R
         if conflict.code == "replay":
             return (yield from _replayed(call, trace, recorder, conflict.call))
         raise refusal(conflict.code, conflict.detail) from conflict
-    began = yield from dispatch(call, trace, context, recorder, scope, approval)
+    began = yield from dispatch(call, trace, recorder, scope, approval)
     return (yield from deliver(call, trace, context, recorder, began, scope))
 
 

@@ -18,7 +18,7 @@ from gateway.flow.describe import Recorder, call_row, policy_input
 from gateway.flow.events import AnswerBegan, DispatchFailed, Flow, PolicyAnswered, SwitchesRead, expect
 from gateway.flow.once import KeyScope
 from gateway.flow.switch_scopes import covering_scopes
-from gateway.flow.values import FlowContext, GovernedCall, Trace
+from gateway.flow.values import GovernedCall, Trace
 from gateway.store.port import CallState, SaveCall, SettleKey, StoreEffect, SwitchRow
 from pdp.documents import Effect
 
@@ -44,7 +44,6 @@ def check_switches(switches: tuple[SwitchRow, ...], call: GovernedCall) -> None:
 def dispatch(
     call: GovernedCall,
     trace: Trace,
-    context: FlowContext,
     recorder: Recorder,
     scope: KeyScope | None,
     approval: Approval | None,

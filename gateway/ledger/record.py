@@ -34,7 +34,6 @@ RecordKind = Literal[
     "refusal",
     "response_began",
     "bundle",
-    "start",
     "evaluation",
     "opa_decision",
     "opa_status",
@@ -72,7 +71,7 @@ class RecordDraft(Value, frozen=True):
     `ids` holds `call`, `approval`, `dispatch`, `attempt` as far as they exist, `call` is the first of them again, for
     drafts whose `ids` are encoded already. By agreement an `outcome` or `call`
     record says how the call ended in `action`: `{"name", "mode", "instance", …, "status": 200, "code": null}`.
-    Bodies and guessable values go in only as digests: `blob_digest` and `keyed_digest`.
+    Bodies and guessable values go in only as digests (`keyed_digest`).
     """
 
     log: LogId
@@ -229,11 +228,6 @@ def leaf_hash(record: bytes) -> str:
 def next_hlc(last: tuple[int, int], wall: int) -> tuple[int, int]:
     """The hybrid clock after `last` at wall time `wall` (ms); it never goes back, whatever the wall does."""
     return (wall, 0) if wall > last[0] else (last[0], last[1] + 1)
-
-
-def blob_digest(data: bytes) -> dict[str, object]:
-    """The digest form of a body that nobody can guess: `{sha256, length}`."""
-    return {"sha256": hashlib.sha256(data).hexdigest(), "length": len(data)}
 
 
 def keyed_digest(data: bytes, key: bytes) -> dict[str, object]:

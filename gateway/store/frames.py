@@ -173,7 +173,7 @@ def _told(result: BatchResult) -> object:
     if isinstance(result, Appended):
         return [result.seq, result.hash]
     if isinstance(result, StoreConflict):
-        return {"conflict": [result.code, result.detail], "call": result.call, "approval": result.approval}
+        return {"conflict": [result.code, result.detail], "call": result.call}
     return {"unavailable": [result.code, result.detail]}
 
 
@@ -181,5 +181,5 @@ def _result(item: BatchItem, told: Any) -> BatchResult:
     if isinstance(told, list):
         return Appended(item.record.log, told[0], told[1])
     if "conflict" in told:
-        return StoreConflict(*told["conflict"], call=told["call"], approval=told["approval"])
+        return StoreConflict(*told["conflict"], call=told["call"])
     return StoreUnavailable(*told["unavailable"])

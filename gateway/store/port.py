@@ -20,7 +20,7 @@ there as `StoreConflict` with page 3's code and nothing of that item is kept):
 - kill switches: `SetSwitch(SwitchRow(…))` / `ClearSwitch(tenant, scope)` with a `switch` record; clearing an absent
   one is `not_found`; read `await store.switches()`.
 - bundles: `RaiseSequence(name, sequence)` with a `bundle` record; below the highest is `stale_state`; read
-  `await store.sequence(name)`. The highest wall time is kept by each append; read `await store.highest_wall()` (ms).
+  `await store.sequence(name)`.
 
 Approval effects (`OpenApproval`, `ChangeApproval`) are made by `ApprovalService`, not by the flow.
 Leaves to `gateway.ledger.writer` batches and waiting, to `sqlite` the files.
@@ -68,16 +68,14 @@ class StoreConflict(GateError):
     """An effect does not fit the stored state; nothing of its item was kept.
 
     `code`: `stale_state`, `still_running`, `idempotency_mismatch`, `outcome_unknown`, `replay`, `not_found`,
-    `already_open`, `throttled`. `call` is the earlier call of an idempotency key, `approval` the id of the one already
-    open.
+    `already_open`, `throttled`. `call` is the earlier call of an idempotency key.
     """
 
-    def __init__(self, code: str, detail: str, *, call: str = "", approval: str = "") -> None:
+    def __init__(self, code: str, detail: str, *, call: str = "") -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.call = call
-        self.approval = approval
 
 
 class StoredAnswer(Value, frozen=True):
@@ -88,7 +86,7 @@ class StoredAnswer(Value, frozen=True):
     body: bytes
 
 
-CallState = Literal["deciding", "held", "approved", "dispatching", "done", "refused", "unknown"]
+CallState = Literal["held", "approved", "dispatching", "done", "refused", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +388,6 @@ class Store(Protocol):
     async def difference_counts(self, log: LogId) -> dict[str, int]: ...
     async def switches(self) -> tuple[SwitchRow, ...]: ...
     async def sequence(self, name: str) -> int: ...
-    async def highest_wall(self) -> int: ...
     async def open_intents(self, limit: int) -> tuple[OpenIntent, ...]: ...
     async def logs(self) -> tuple[LogId, ...]: ...
     async def records(self, log: LogId, first_seq: int, limit: int) -> tuple[StoredRecord, ...]: ...

@@ -35,7 +35,6 @@ from gateway.store.sqlite_errors_driver import unavailable
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
 PRUNE_INTERVAL_MS: Final = 60_000
-WALL_STEP_MS: Final = 1_000
 LAST_OUTCOMES: Final = frozenset({"outcome", "response_began"})
 """What the reserve below the low-water mark still takes: the ends of what has begun."""
 
@@ -97,7 +96,6 @@ class SqliteAppender:
         self._connection: sqlite3.Connection | None = None
         self._effects: EffectRunner | None = None
         self._checkpointer: Checkpointer | None = None
-        self._highest_wall = 0
         self._pruned = 0
 
     def open_writer(self) -> None:
@@ -187,7 +185,6 @@ class SqliteAppender:
         for name, value in (("schema_version", statements.SCHEMA_VERSION), ("key_check", self._keys.key_check())):
             if meta(connection, name) is None:
                 connection.execute(statements.PUT_META, {"name": name, "value": value})
-        self._highest_wall = meta(connection, "highest_wall") or 0
 
     def _check_checkpointer(self, connection: sqlite3.Connection) -> None:
         checkpointer = self._checkpointer
@@ -276,9 +273,6 @@ class SqliteAppender:
                 connection.execute(for_rows(statement, size), values)
         for head in batch.heads.values():
             connection.execute(statements.UPDATE_HEAD, (head.next_seq, head.hash, *head.hlc, head.log_id))
-        if batch.now >= self._highest_wall + WALL_STEP_MS:
-            connection.execute(statements.PUT_META, {"name": "highest_wall", "value": batch.now})
-            self._highest_wall = batch.now
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:

@@ -157,7 +157,7 @@ class EffectRunner:
             earlier = self._decoded(log, found[0], found[1])
             current = as_of(earlier, now)
             if current.state in OPEN_STATES:
-                raise StoreConflict("already_open", "this call has an open approval", approval=earlier.id)
+                raise StoreConflict("already_open", "this call has an open approval")
             self._write_approval(current, earlier.version, log, log_id)
         who = {"log": log_id, "who": approval.requester, "now": now}
         if self._one(statements.COUNT_OPEN_OF_REQUESTER, who)[0] >= effect.open_per_subject_max:
@@ -191,7 +191,7 @@ class EffectRunner:
         try:
             consumed = consume(approval, effect.action_digest, now, effect.call)
         except ApprovalRefused as error:
-            raise StoreConflict(error.code, error.detail, approval=effect.approval) from error
+            raise StoreConflict(error.code, error.detail) from error
         self._write_approval(consumed, approval.version, log, log_id)
 
     def _write_approval(self, approval: Approval, expected_version: int, log: LogId, log_id: int) -> None:
@@ -205,7 +205,7 @@ class EffectRunner:
             "sealed": self._sealed(approval, log),
         }
         if self._connection.execute(statements.CHANGE_APPROVAL, values).rowcount != 1:
-            raise StoreConflict("stale_state", "the approval has changed", approval=approval.id)
+            raise StoreConflict("stale_state", "the approval has changed")
 
     def _raise_sequence(self, effect: RaiseSequence) -> None:
         found = self._one(statements.GET_SEQUENCE, {"name_": effect.name})

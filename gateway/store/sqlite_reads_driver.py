@@ -193,11 +193,6 @@ class SqliteReads:
         found = await self._one(statements.GET_SEQUENCE, {"name_": name})
         return 0 if found is None else int(found[0])
 
-    async def highest_wall(self) -> int:
-        """The highest wall time (ms) a record was written at, to within a second; 0 when none."""
-        found = await self._one(statements.GET_META, {"name_": "highest_wall"})
-        return 0 if found is None else int(found[0])
-
     async def open_intents(self, limit: int) -> tuple[OpenIntent, ...]:
         """Intents without outcome, oldest first."""
         rows = await self._all(statements.LIST_INTENTS, {"count": limit})

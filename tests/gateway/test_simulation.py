@@ -39,7 +39,6 @@ ALICE = Subject(
     actors=(),
     people=True,
     expires_at=0,
-    token_digest="",
 )
 UPDATE = TypedCall("servicenow", "incident.update", {"sys_id": "1" * 32, "work_notes": "w"}, "T1", "R1")
 

@@ -82,7 +82,6 @@ def _subject() -> Subject:
         actors=(subject["id"],),
         people=False,
         expires_at=0,
-        token_digest="",
     )
 
 

@@ -41,7 +41,6 @@ CALLER = Subject(
     actors=(),
     people=False,
     expires_at=1_800_000_000,
-    token_digest="d",
 )
 KNOWN = KnownAction(ActionFacts("mail.send", "write", "low", True, True), "mail", "mail-eu", "message", "m1")
 NOW = 1_768_386_600.25

@@ -71,7 +71,6 @@ def subject(**changes: Any) -> Subject:
         "actors": (),
         "people": False,
         "expires_at": int(NOW) + 3_600,
-        "token_digest": "0" * 64,
     }
     return Subject(**(values | changes))
 

@@ -20,7 +20,7 @@ from gateway.errors import Refusal
 
 
 def head(*headers: tuple[str, str], method: str = "POST") -> RequestHead:
-    return RequestHead(method, canonical_path("/a"), (("host", "gate"), *headers), "127.0.0.1")
+    return RequestHead(method, canonical_path("/a"), (("host", "gate"), *headers))
 
 
 REFUSED_HEADERS = {

@@ -69,7 +69,6 @@ def test_verify_gives_the_subject_when_signed_with(algorithm: str) -> None:
         actors=(),
         people=True,
         expires_at=NOW + 600,
-        token_digest=subject.token_digest,
     )
 
 

@@ -107,7 +107,6 @@ SUBJECT = Subject(
     actors=(),
     people=False,
     expires_at=int(NOW) + 600,
-    token_digest="d",
 )
 
 

@@ -27,7 +27,7 @@ from gateway.store.port import (
     SwitchRow,
     idempotency_scope,
 )
-from tests.gateway.store.build import KEYS, LOG, OTHER_LOG, START, FakeClock, OpenStore, draft, open_store
+from tests.gateway.store.build import KEYS, LOG, OTHER_LOG, START, OpenStore, draft, open_store
 
 SCOPE = idempotency_scope(LOG, "urn:people", "alice", "servicenow", "key-1")
 ANSWER = StoredAnswer(201, (("content-type", "application/json"),), b'{"secret":"of alice"}\n\x00')
@@ -235,17 +235,6 @@ async def test_sequence_only_rises_when_bundles_come(tmp_path: Path) -> None:
         await opened.writer.append(draft("bundle"), effects=(RaiseSequence("main", 7),))
         assert (await conflict_of(opened, RaiseSequence("main", 6))).code == "stale_state"
         assert (await opened.store.sequence("main"), await opened.store.sequence("other")) == (7, 0)
-
-
-async def test_highest_wall_stays_when_the_clock_goes_back(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as opened:
-        await opened.writer.append(draft())
-        opened.clock.advance(-3600)
-        await opened.writer.append(draft())
-        assert await opened.store.highest_wall() == START
-    async with open_store(tmp_path, FakeClock(START - 1)) as again:
-        await again.writer.append(draft())
-        assert await again.store.highest_wall() == START
 
 
 async def test_expired_rows_are_dropped_when_the_store_is_tidied(tmp_path: Path) -> None:

@@ -109,14 +109,14 @@ def test_owner_takes_no_value_that_is_none_of_the_ports(value: object) -> None:
 
 def test_results_arrive_as_they_were_said() -> None:
     items = [item(), item(), item()]
-    conflict = StoreConflict("replay", "ended", call="c0", approval="a0")
+    conflict = StoreConflict("replay", "ended", call="c0")
     low = StoreUnavailable("disk_low", "no room")
     reply = decode_reply(payload(encode_reply([_appended(3), conflict, low])))
     assert isinstance(reply, Answered)
     first, second, third = reply.of(items)
     assert first == _appended(3)
     assert isinstance(second, StoreConflict)
-    assert (second.code, second.detail, second.call, second.approval) == ("replay", "ended", "c0", "a0")
+    assert (second.code, second.detail, second.call) == ("replay", "ended", "c0")
     assert isinstance(third, StoreUnavailable)
     assert (third.code, third.detail, third.fatal) == ("disk_low", "no room", False)
     with pytest.raises(GateMisuse, match="other items"):
