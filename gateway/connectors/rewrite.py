@@ -32,10 +32,11 @@ IssueTicket: TypeAlias = Callable[[str, str], str]
 """(instance, upstream path) → ticket."""
 
 _JSON_PATH = re.compile(r"\$(?:\.\.?[A-Za-z0-9_*-]+|\[\*\])+")
-_ANYWHERE = re.compile(r"\$\.\.([A-Za-z0-9_-]+)")
+_MEMBER_ANYWHERE = re.compile(r"\$\.\.([A-Za-z0-9_*-]+)")
 _STEP = re.compile(r"(\.\.?)([A-Za-z0-9_*-]+)|\[\*\]")
 _JSON_TYPE = re.compile(r"\s*application/(?:[A-Za-z0-9!#$&^_.+-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 _LINK_TARGET = re.compile(r"<([^<>]*)>")
+EVERYTHING: Final = "$..*"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -69,10 +70,12 @@ class Rewriter:
         "_headers",
         "_hosts",
         "_leaves",
+        "_members",
         "_names",
         "_own",
         "_paths",
         "_start",
+        "_ticket_leaves",
         "_tickets",
         "searches_bodies",
     )
@@ -83,13 +86,16 @@ class Rewriter:
         Raises `BundleRefused` ``manifest_invalid`` for a JSON path outside the subset.
         """
         self._own = targets[0]
-        self._names = frozenset(found[1] for path in manifest.rewrite.json_ if (found := _ANYWHERE.fullmatch(path)))
-        others = (path for path in manifest.rewrite.json_ if _ANYWHERE.fullmatch(path) is None)
+        self._everywhere = EVERYTHING in manifest.rewrite.json_
+        anywhere = {path: found[1] for path in manifest.rewrite.json_ if (found := _MEMBER_ANYWHERE.fullmatch(path))}
+        anywhere.pop(EVERYTHING, None)
+        others = [path for path in manifest.rewrite.json_ if path not in anywhere]
+        self._names = frozenset(anywhere.values())
         self._paths = tuple(_parse_path(path) for path in others)
         self._tickets = tuple(_parse_path(path) for path in manifest.rewrite.tickets)
         self.searches_bodies: Final = bool(self._paths or self._names or self._tickets)
-        self._everywhere = "$..*" in manifest.rewrite.json_
-        self._leaves = tuple(b'"' + path.rpartition(".")[2].encode() + b'"' for path in manifest.rewrite.tickets)
+        self._leaves = tuple(_leaf(path) for path in others)
+        self._ticket_leaves = tuple(_leaf(path) for path in manifest.rewrite.tickets)
         self._headers = frozenset(name.lower() for name in manifest.rewrite.headers)
         self._by_base = {base: target for target in reversed(targets) for base in _spellings(target.upstream_base)}
         bases = sorted(self._by_base, key=len, reverse=True)
@@ -97,8 +103,10 @@ class Rewriter:
         self._start = re.compile(rf"({'|'.join(map(re.escape, bases))})(?=[/?#{{]|\Z)", re.IGNORECASE)
         starts = b"|".join(re.escape(base.encode("ascii")).replace(b"/", rb"\\?/") for base in bases)
         self._candidates = re.compile(
-            rb'(?<!\\)"(' + starts + rb')(?=[/?#{"]|\\/)([^"\\]*(?:\\.[^"\\]*)*)"(?!\s*:)', re.IGNORECASE
+            rb'"(?<!\\")(' + starts + rb')(?=[/?#{"]|\\/)([^"\\]*+(?:\\.[^"\\]*+)*+)"(?!\s*:)', re.IGNORECASE
         )
+        keys = "|".join(_wildcards(name, '[^"]') for name in sorted(self._names)).encode("ascii")
+        self._members = re.compile(rb'("(?<!\\")(?:' + keys + rb')"\s*+:\s*+)"(?i:(' + starts + rb'))(?=[/?#{"]|\\/)')
 
     def applies_to(self, content_type: str | None) -> bool:
         """Whether an answer of this media type must be read whole, because URLs in it may be rewritten."""
@@ -109,14 +117,19 @@ class Rewriter:
     def body(self, raw: bytes, issue_ticket: IssueTicket) -> bytes:
         """A JSON answer with upstream URLs replaced; `raw` itself when there are none.
 
-        Raises `Refusal` ``upstream_failed`` when the answer names the upstream and is no JSON, or when an upload URL
+        Members that are rewritten by their name alone (``$..url``, ``$..*_url``) are found in the text as it is, in time
+        that is linear and short: the loop waits for it. Only paths from the root take the document.
+
+        Raises `Refusal` ``upstream_failed`` when the document is needed and the answer is no JSON, or when an upload URL
         leads to a host that is no instance of the gate and so would leave it silently.
         """
-        has_tickets = any(leaf in raw for leaf in self._leaves)
+        has_tickets = any(leaf in raw for leaf in self._ticket_leaves)
         if not has_tickets and not any(host in raw for host in self._hosts):
             return raw
         if self._everywhere and not has_tickets:
             return self._candidates.sub(self._replaced, raw)
+        if self._is_flat(raw, has_tickets):
+            return self._members.sub(self._member_replaced, raw) if self._names else raw
         try:
             document: JsonValue = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
@@ -137,15 +150,28 @@ class Rewriter:
             raise refusal("upstream_failed", "an upload URL in the answer leads past the gate")
         return rewritten
 
-    def _target(self, found: re.Match[bytes]) -> RewriteTarget:
-        return self._by_base[found[1].replace(b"\\", b"").decode("ascii").lower()]
+    def _is_flat(self, raw: bytes, has_tickets: bool) -> bool:
+        """Whether nothing in `raw` is at a path that takes the whole document to follow; then it is searched as it is.
+
+        A name that is written with escapes may be at any path.
+        """
+        if not self._paths and not self._tickets:
+            return True
+        return not has_tickets and b"\\u00" not in raw and not any(leaf in raw for leaf in self._leaves)
+
+    def _target(self, raw_base: bytes) -> RewriteTarget:
+        return self._by_base[raw_base.replace(b"\\", b"").decode("ascii").lower()]
 
     def _replaced(self, found: re.Match[bytes]) -> bytes:
         """The string with another base; what follows the base stays as it was written."""
-        return b'"' + self._target(found).external_base.encode("ascii") + found[2] + b'"'
+        return b'"' + self._target(found[1]).external_base.encode("ascii") + found[2] + b'"'
+
+    def _member_replaced(self, found: re.Match[bytes]) -> bytes:
+        """The name of a member, and its text as far as the base goes."""
+        return found[1] + b'"' + self._target(found[2]).external_base.encode("ascii")
 
     def _with_ticket(self, found: re.Match[bytes], issue_ticket: IssueTicket) -> bytes:
-        target = self._target(found)
+        target = self._target(found[1])
         rest: str = orjson.loads(b'"' + found[2] + b'"')
         bare, hash_mark, fragment = rest.partition("#")
         path, _, query = bare.partition("?")
@@ -195,6 +221,23 @@ def _spellings(upstream_base: str) -> tuple[str, ...]:
     return tuple(bases)
 
 
+def _wildcards(name: str, any_character: str) -> str:
+    """The pattern of a name in which ``*`` stands for any text; matching takes linear time however many there are."""
+    first, *rest = [re.escape(part) for part in name.split("*")]
+    if not rest:
+        return first
+    *middle, last = rest
+    return first + "".join(f"(?>{any_character}*?{part})" for part in middle) + f"{any_character}*{last}"
+
+
+def _leaf(path: str) -> bytes:
+    """What an answer must hold if something in it is at `path`: the last name, or all that is certain of it."""
+    name = path.rpartition(".")[2].partition("[")[0].removeprefix("$")
+    if not name:
+        return b""
+    return max(name.split("*"), key=len).encode("ascii") if "*" in name else b'"' + name.encode("ascii") + b'"'
+
+
 def _parse_path(path: str) -> tuple[_Step, ...]:
     if _JSON_PATH.fullmatch(path) is None:
         raise BundleRefused("manifest_invalid", f"{path!r} is outside the supported JSON paths")
@@ -202,7 +245,7 @@ def _parse_path(path: str) -> tuple[_Step, ...]:
     for dots, name in _STEP.findall(path):
         pattern = None
         if name not in ("", "*"):
-            pattern = re.compile(".*".join(re.escape(part) for part in name.split("*")), re.DOTALL)
+            pattern = re.compile(_wildcards(name, "."), re.DOTALL)
         steps.append(_Step(dots == "..", pattern))
     return tuple(steps)
 
@@ -221,15 +264,22 @@ def _texts(document: JsonValue, paths: Iterable[tuple[_Step, ...]]) -> frozenset
 
 
 def _named_texts(document: JsonValue, names: frozenset[str]) -> frozenset[str]:
-    """Every text that is a member called one of `names`, at any depth: what most manifests ask for, in one walk."""
+    """Every text that is a member called one of `names`, at any depth, in one walk; each key is looked at once."""
     found: set[str] = set()
+    if not names:
+        return frozenset()
+    pattern = re.compile("|".join(_wildcards(name, ".") for name in sorted(names)), re.DOTALL)
+    known: dict[str, bool] = {}
     waiting: list[JsonValue] = [document]
-    while names and waiting:
+    while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
             for key, value in node.items():
                 if isinstance(value, str):
-                    if key in names:
+                    named = known.get(key)
+                    if named is None:
+                        named = known[key] = pattern.fullmatch(key) is not None
+                    if named:
                         found.add(value)
                 elif isinstance(value, dict | list):
                     waiting.append(value)

@@ -151,6 +151,16 @@ def test_answer_is_refused_when_its_upload_url_leads_past_the_gate(url: str) -> 
     assert refused(lambda: UPLOAD.body(raw, _issue)).code == "upstream_failed"
 
 
+def test_upload_url_gets_a_ticket_when_its_name_is_written_with_escapes() -> None:
+    raw = b'{"upload\\u005furl":"https://files.example/u"}'
+    assert b"tidegate_ticket=T.files./u" in UPLOAD.body(raw, _issue)
+
+
+def test_answer_without_the_names_of_any_path_stays_as_it_is() -> None:
+    raw = f'{{"permalink":"{UP}/x"'.encode()  # not even read
+    assert UPLOAD.body(raw, _issue) == raw
+
+
 @pytest.mark.parametrize("slash", ["\\u002f", "\\u002F"])
 def test_answer_is_refused_when_its_upload_url_is_written_past_recognition(slash: str) -> None:
     raw = f'{{"upload_url":"https:{slash}{slash}files.example/u"}}'.encode()
