@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 import typer
 
 from cli.gate_call import at_gate
-from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, GateClient, gate_client
+from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, GateClient, GateMisused, gate_client
 from cli.output import JSON_OPTION, emit, shown
 
 if TYPE_CHECKING:
@@ -18,14 +20,39 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Held calls: list, show, approve, deny, watch.")
 WATCH_PAUSE_SECONDS = 2.0
+PAGES_MAX = 100
+"""How many pages a list follows, of 50 approvals each."""
+OPEN_STATES = ("pending", "approved")
+_MEMBERS = ("id", "state", "action", "instance", "created", "decide_by")
 ACCESS_REQUEST = "access request"
 """What a list calls one, on a line of its own that no narrow terminal folds."""
 
 
-def _list(client: GateClient, state: str, *, as_json: bool) -> dict[str, Any]:
-    path = "/v1/approvals" + (f"?state={state}" if state else "")
-    answer = at_gate(lambda: client.request("GET", path).json(), as_json=as_json)
-    return dict(answer)
+def _page(client: GateClient, state: str, cursor: str) -> dict[str, Any]:
+    given = urlencode({name: value for name, value in (("state", state), ("cursor", cursor)) if value})
+    return client.request("GET", f"/v1/approvals{'?' if given else ''}{given}").page(*_MEMBERS)
+
+
+def _list(client: GateClient, state: str, cursor: str = "") -> dict[str, Any]:
+    """All pages from `cursor` on, as one; `next` when there are more than `PAGES_MAX`."""
+    items: list[dict[str, Any]] = []
+    for _ in range(PAGES_MAX):
+        page = _page(client, state, cursor)
+        items += page["items"]
+        cursor = page["next"] or ""
+        if not cursor:
+            break
+    return {"items": items, "next": cursor or None}
+
+
+def _one(client: GateClient, approval: str) -> dict[str, Any]:
+    if not approval:
+        raise GateMisused("usage", "say which approval: its id")
+    return client.request("GET", _path(approval)).json(*_MEMBERS, "action_digest")
+
+
+def _path(approval: str) -> str:
+    return "/v1/approvals/" + quote(approval, safe="")
 
 
 def _table(console: Console, items: list[dict[str, Any]]) -> None:
@@ -58,13 +85,21 @@ def _table(console: Console, items: list[dict[str, Any]]) -> None:
 @app.command("list")
 def list_approvals(
     state: str = typer.Option("pending", "--state", help="pending, approved, denied…; empty for all."),
+    cursor: str = typer.Option("", "--cursor", help="Go on where a longer list ended."),
     gate: str = GATE_OPTION,
     token_file: Path | None = TOKEN_FILE_OPTION,
     as_json: bool = JSON_OPTION,
 ) -> None:
     """What waits, newest first."""
-    answer = _list(gate_client(gate, token_file), state, as_json=as_json)
-    emit(as_json, answer, lambda console: _table(console, answer["items"]))
+    client = gate_client(gate, token_file)
+    answer = at_gate(lambda: _list(client, state, cursor), as_json=as_json)
+    emit(as_json, answer, lambda console: _say_list(console, answer))
+
+
+def _say_list(console: Console, answer: dict[str, Any]) -> None:
+    _table(console, answer["items"])
+    if answer["next"]:
+        console.print(f"there are more: --cursor {shown(answer['next'])}")
 
 
 @app.command()
@@ -76,7 +111,7 @@ def show(
 ) -> None:
     """Everything about one approval: who, what, why."""
     client = gate_client(gate, token_file)
-    found = at_gate(lambda: client.request("GET", f"/v1/approvals/{approval}").json(), as_json=as_json)
+    found = at_gate(lambda: _one(client, approval), as_json=as_json)
     emit(as_json, found, lambda console: _detail(console, found))
 
 
@@ -114,11 +149,12 @@ def _plain(value: Any) -> str:
 
 
 def _vote(approval: str, decision: str, reason: str, digest: str, client: GateClient, as_json: bool) -> None:
-    seen = digest or at_gate(
-        lambda: client.request("GET", f"/v1/approvals/{approval}").json()["action_digest"], as_json=as_json
-    )
-    vote = {"decision": decision, "reason": reason, "action_digest": seen}
-    voted = at_gate(lambda: client.request("POST", f"/v1/approvals/{approval}/votes", vote).json(), as_json=as_json)
+    def ask() -> dict[str, Any]:
+        seen = digest or _one(client, approval)["action_digest"]
+        vote = {"decision": decision, "reason": reason, "action_digest": seen}
+        return client.request("POST", f"{_path(approval)}/votes", vote).json("id", "state")
+
+    voted = at_gate(ask, as_json=as_json)
     emit(
         as_json,
         voted,
@@ -164,15 +200,27 @@ def watch(
     known: dict[str, str] = {}
     look = 0
     while True:
-        for item in reversed(_list(client, "", as_json=as_json)["items"]):
-            if known.get(item["id"]) == item["state"]:
-                continue
-            known[item["id"]] = item["state"]
-            _announce(item, as_json)
+        found = at_gate(partial(_looked, client, known), as_json=as_json)
+        for item in found:
+            if known.get(item["id"]) != item["state"]:
+                _announce(item, as_json)
+        known = {item["id"]: item["state"] for item in found}
         look += 1
         if rounds and look >= rounds:
             return
         time.sleep(WATCH_PAUSE_SECONDS)
+
+
+def _looked(client: GateClient, known: dict[str, str]) -> list[dict[str, Any]]:
+    """What a watcher may have to say something about, oldest first: all that is open, what was open when `known` was made, and
+    the newest, which may have come and gone since."""
+    found = {item["id"]: item for item in _page(client, "", "")["items"]}
+    for state in OPEN_STATES:
+        found |= {item["id"]: item for item in _list(client, state)["items"]}
+    for approval, state in known.items():
+        if state in OPEN_STATES and approval not in found:
+            found[approval] = _one(client, approval)
+    return sorted(found.values(), key=lambda item: (item["created"], item["id"]))
 
 
 def _announce(item: dict[str, Any], as_json: bool) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXTRA_WAIT_SECONDS = 30
+_MEMBERS = ("id", "state", "effect")
 
 
 def parse_arguments(pairs: list[str]) -> dict[str, Any]:
@@ -66,12 +67,12 @@ def _no_constant(name: str) -> NoReturn:
 
 def _send(client: GateClient, document: dict[str, Any], pairs: list[str], headers: dict[str, str]) -> dict[str, Any]:
     try:
-        return dict(client.request("POST", "/v1/calls", document, headers).json())
+        return client.request("POST", "/v1/calls", document, headers).json(*_MEMBERS)
     except GateRefused as refused:
         arguments = fitted(pairs, refused.problem.get("errors"))
         if refused.code != "arguments_invalid" or arguments is None:
             raise
-    return dict(client.request("POST", "/v1/calls", {**document, "arguments": arguments}, headers).json())
+    return client.request("POST", "/v1/calls", {**document, "arguments": arguments}, headers).json(*_MEMBERS)
 
 
 def call(

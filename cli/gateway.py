@@ -58,7 +58,12 @@ def run(config: Path = CONFIG_OPTION, as_json: bool = JSON_OPTION) -> None:
     except (ConfigError, BundleError, PdpError) as error:
         fail(error.code, error.detail, as_json=as_json)
     except GateUnavailable as error:
-        fail(getattr(error, "code", "unavailable"), getattr(error, "detail", str(error)), status=EXIT_UNAVAILABLE, as_json=as_json)
+        fail(
+            getattr(error, "code", "unavailable"),
+            getattr(error, "detail", str(error)),
+            status=EXIT_UNAVAILABLE,
+            as_json=as_json,
+        )
     except GateError as error:
         fail(getattr(error, "code", "config_invalid"), str(error), as_json=as_json)
     except OSError as error:

@@ -10,7 +10,7 @@ import typer
 
 from cli.gate_call import at_gate
 from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, gate_client
-from cli.output import JSON_OPTION, emit, shown
+from cli.output import EXIT_USAGE, JSON_OPTION, emit, fail, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +32,8 @@ def set_switch(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Stop every call within the scope."""
+    if not reason.strip():
+        fail("usage", "--reason is empty: say why, for those whose calls it stops", status=EXIT_USAGE, as_json=as_json)
     client = gate_client(gate, token_file)
     answer = at_gate(lambda: client.request("PUT", _path(scope), {"reason": reason}).json(), as_json=as_json)
     emit(as_json, answer, lambda console: console.print(f"calls of {shown(scope)} are stopped"))
@@ -58,7 +60,7 @@ def list_switches(
 ) -> None:
     """The switches that are set."""
     client = gate_client(gate, token_file)
-    answer = at_gate(lambda: client.request("GET", "/v1/switches").json(), as_json=as_json)
+    answer = at_gate(lambda: client.request("GET", "/v1/switches").page("scope"), as_json=as_json)
     emit(as_json, answer, lambda console: _say(console, answer["items"]))
 
 

@@ -78,7 +78,7 @@ def text(document: dict[str, JsonValue], name: str, *, required: bool = False, m
     if value is None and not required:
         return ""
     if not isinstance(value, str) or (required and not value) or len(value) > max_characters:
-        message = f"text of at most {max_characters} characters"
+        message = f"text of {'1 to' if required else 'at most'} {max_characters} characters"
         raise refusal("arguments_invalid", message, errors=[{"pointer": f"/{name}", "message": message}])
     return value
 
