@@ -253,8 +253,9 @@ class Recorder:
     def _ids(self) -> Canonical:
         trace = self._trace
         approval = b"" if trace.approval_id is None else b'"approval":%b,' % canonical_text(trace.approval_id)
+        issued_by = b"" if not trace.issued_by else b',"issued_by":%b' % canonical_text(trace.issued_by)
         attempt, call = trace.retries + 1, canonical_text(self._call.call_id)
-        return Canonical(b'{%b"attempt":%d,"call":%b}' % (approval, attempt, call))
+        return Canonical(b'{%b"attempt":%d,"call":%b%b}' % (approval, attempt, call, issued_by))
 
     def draft(
         self,
@@ -318,6 +319,8 @@ def early_refusal(trace: Trace, subject: Subject, code: str) -> RecordDraft:
     ids: dict[str, object] = {"call": trace.call_id}
     if trace.approval_id is not None:
         ids["approval"] = trace.approval_id
+    if trace.issued_by:
+        ids["issued_by"] = trace.issued_by
     return RecordDraft(
         log=(subject.tenant, subject.workspace),
         kind="refusal",

@@ -134,6 +134,7 @@ class CallDriver:
             path=command.path,
             now=self._services.clock(),
         )
+        self._trace.issued_by = claim.issued_by_call
         return e.Identified(claim.subject)
 
     # -- controls and policy ----------------------------------------------------------------------------------------

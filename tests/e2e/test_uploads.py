@@ -30,7 +30,11 @@ def _upload(gate: GateProcess, target: str, headers: dict[str, str], *pieces: by
 
 def test_upload_is_sent_on_when_its_ticket_is_shown_once(impatient: GateProcess) -> None:
     target = upload_target(impatient)
-    assert _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True).status == 200
+    sent = _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True)
+    assert sent.status == 200
+    issued_by = {record["ids"]["issued_by"] for record in recorded(impatient, sent)}
+    (first,) = [recorded(impatient, Answer(200, {"tidegate-call": call_id}, b"")) for call_id in issued_by]
+    assert first[-1]["action"]["name"] == "slack.file.upload_url"
     again = _upload(impatient, target, {"Content-Length": "5"}, b"hello", slow=True)
     assert (again.status, again.code) == (401, "identity_invalid")
 

@@ -108,9 +108,9 @@ def test_record_holds_what_the_call_says_when_it_is_spliced() -> None:
     ],
 )
 def test_record_is_canonical_when_the_call_ends(kind: RecordKind, end: dict[str, Any], digests: set[str]) -> None:
-    trace = Trace("c" * 32, "desk", "desk", approval_id="ap_1", retries=2)
+    trace = Trace("c" * 32, "desk", "desk", approval_id="ap_1", retries=2, issued_by="d" * 32)
     document = written(Recorder(call_of(body=b""), trace, KEY), kind, **end)
-    assert document["ids"] == {"approval": "ap_1", "attempt": 3, "call": "c" * 32}
+    assert document["ids"] == {"approval": "ap_1", "attempt": 3, "call": "c" * 32, "issued_by": "d" * 32}
     assert set(document["digests"]) == digests
     assert ("status" in document["action"]) is (kind != "intent")
     assert (document["decision"], document["policy"]) == (None, {})
