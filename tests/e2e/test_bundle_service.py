@@ -23,6 +23,7 @@ from gateway.config import load_config
 from tests.bundles.parts import good_files
 from tests.e2e.bundle_services import ServiceProcess, asked, eventually, new_key, resigned
 from tests.e2e.harness import ROOT, _end, free_port, tidegate
+from tests.e2e.raw import conversation
 
 DENY_ALL = b'package tidegate\n\ndecision := {"effect": "DENY"}\n'
 
@@ -45,6 +46,20 @@ def archive(tmp_path: Path, key: Path) -> Path:
 def service(tmp_path: Path, key: Path) -> Iterator[ServiceProcess]:
     with ServiceProcess.prepare(tmp_path / "service", key).running() as running:
         yield running
+
+
+def test_refusal_of_the_listener_is_logged_when_no_handler_sees_it(service: ServiceProcess) -> None:
+    assert conversation(f"http://127.0.0.1:{service.port}", b"garbage\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+    def said() -> list[dict[str, Any]]:
+        lines = (service.directory / "service.log").read_text(encoding="utf-8").splitlines(keepends=True)
+        return [
+            line for line in (json.loads(line) for line in lines if line.endswith("}\n")) if line["what"] == "refused"
+        ]
+
+    assert [(line["status"], line["code"], line["peer"]) for line in eventually(said, 10)] == [
+        (400, "malformed_request", "127.0.0.1")
+    ]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.e2e.harness import edit_config
 from tests.e2e.raw import Answer
+from tests.gateway.envoy.questions import http_request, question, status_of
+from tests.gateway.envoy.test_server import client
 from tests.gateway.started import INCIDENTS, Started, started
+from tests.integration.envoy_mesh import HOST, mesh_directory
 
 READ = {"instance": "servicenow", "action": "incident.list", "arguments": {}}
 EVALUATION = {
@@ -30,6 +35,26 @@ WAYS = {
 def _tenants(directory: Path, *tenants: str) -> dict[str, Any]:
     document = yaml.safe_load((directory / "tidegate.yaml").read_text(encoding="utf-8"))
     return {"bundles": [{**document["bundles"][0], "tenants": [*tenants]}]}
+
+
+@pytest.fixture
+def mesh(starter_directory: Path, tmp_path: Path) -> Path:
+    """A directory with an instance that Envoy may ask about; its bundle is of one tenant."""
+    directory = mesh_directory(shutil.copytree(starter_directory, tmp_path / "mesh"), address="127.0.0.1:0")
+    edit_config(directory, _tenants(directory, "acme"))
+    return directory
+
+
+async def test_envoy_is_denied_when_the_bundle_is_of_other_tenants(mesh: Path, tmp_path: Path) -> None:
+    async with started(mesh, tmp_path / "gate") as gate:
+        door = (await gate.until_logged(what="listening"))["ext_authz"]
+        async with client(door) as ask:
+            for tenant, status in (("globex", 503), ("acme", 200)):
+                bearer = (("authorization", f"Bearer {gate.token(tenant=tenant)}"),)
+                http = http_request(target="/api/notes/a1", headers=bearer, host=HOST)
+                assert status_of(await ask(question(http), timeout=10)) == status
+        line = await gate.until_logged(event="call", tenant="globex")
+        assert line["code"] == "policy_unavailable"
 
 
 @pytest.fixture
