@@ -130,6 +130,10 @@ class SqliteAppender:
         except sqlite3.Error as error:
             self._roll_back(connection)
             raise unavailable(error) from error
+        except StoreUnavailable:
+            self._roll_back(connection)
+            self._fold(connection)
+            raise
         except BaseException:
             self._roll_back(connection)
             raise
@@ -140,7 +144,11 @@ class SqliteAppender:
         """Check the file and the room, drop what has expired; see the port."""
         connection, _ = self._opened()
         self._check_checkpointer(connection)
-        self._guard.check_file()
+        try:
+            self._guard.check_file()
+        except StoreUnavailable:
+            self._fold(connection)
+            raise
         if self._guard.is_low():
             raise StoreUnavailable("disk_low", "free disk is below the low-water mark")
         now = self._clock()
@@ -195,10 +203,15 @@ class SqliteAppender:
             raise checkpointer.failure
         if checkpointer.finish_due:
             checkpointer.finish_due = False
-            try:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            except sqlite3.Error as error:
-                raise unavailable(error) from error
+            self._fold(connection)
+
+    def _fold(self, connection: sqlite3.Connection) -> None:
+        """Copy what was acknowledged into the database, through the descriptors that are open: a log that was removed or replaced
+        is found by nobody who opens the database anew."""
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
 
     def _add(
         self, item: BatchItem, batch: _Batch, connection: sqlite3.Connection, effects: EffectRunner, low: bool

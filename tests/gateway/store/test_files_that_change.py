@@ -108,6 +108,18 @@ def test_what_was_acknowledged_is_kept_when_the_log_was_removed_and_the_store_is
     assert _records(tmp_path / "tidegate.db") == 1
 
 
+@pytest.mark.parametrize("notice", [SqliteAppender.tidy, _append], ids=["while nothing is written", "by a batch"])
+def test_what_was_acknowledged_is_kept_when_the_log_was_removed_and_the_process_is_killed(
+    notice: Callable[[SqliteAppender], object], appender: SqliteAppender, tmp_path: Path
+) -> None:
+    _append(appender)
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"tidegate.db{suffix}").unlink()
+    assert _code(lambda: notice(appender)) == "store_replaced"
+    (tmp_path / "copy.db").write_bytes((tmp_path / "tidegate.db").read_bytes())  # all that is left of a killed process
+    assert _records(tmp_path / "copy.db") == 1
+
+
 def test_batches_go_on_when_the_log_was_emptied_by_its_own_checkpoint(appender: SqliteAppender, tmp_path: Path) -> None:
     _append(appender)
     assert appender._connection is not None
