@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bundles.canonical import JsonValue
 from bundles.errors import BundleRefused
+from bundles.path_patterns import path_pattern
 
 PARAMETER_PATTERN: Final = r"[A-Za-z0-9._~@:-]+"
 
@@ -254,11 +255,11 @@ def _check_template(action: Action, path: str) -> frozenset[str]:
 
 def _check_pattern(action: Action, pattern: str) -> None:
     try:
-        compiled = re.compile(pattern)
-    except re.error as refused:
-        raise _refuse(action, f"{pattern!r} is not a pattern") from refused
-    if compiled.fullmatch("") or len(pattern) > 256:
-        raise _refuse(action, f"{pattern!r} matches nothing at all or is too long")
+        compiled = path_pattern(pattern)
+    except BundleRefused as refused:
+        raise _refuse(action, refused.detail) from refused
+    if compiled.fullmatch("") is not None:
+        raise _refuse(action, f"{pattern!r} matches nothing at all")
 
 
 def _check_schema(action: Action) -> None:
@@ -335,4 +336,4 @@ def _segments_overlap(left: Action, ours: str, right: Action, theirs: str) -> bo
 
 def _admits(action: Action, parameter: str, literal: str) -> bool:
     pattern = action.arguments.parameters.get(parameter, PARAMETER_PATTERN)
-    return re.fullmatch(pattern, literal) is not None
+    return path_pattern(pattern).fullmatch(literal) is not None

@@ -19,6 +19,7 @@ from typing import TypeAlias
 from bundles.canonical import JsonValue
 from bundles.errors import BundleRefused
 from bundles.manifest import Action, ConnectorManifest, Match
+from bundles.path_patterns import PathPattern, path_pattern
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
 from pdp.value import Value
@@ -32,6 +33,8 @@ REMEMBERED_MAX_CHARACTERS = 512
 QueryPairs: TypeAlias = Sequence[tuple[str, str]]
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\+?)\}")
+_DEFAULT = re.compile(DEFAULT_PARAMETER_PATTERN)
+_DEFAULT_REST = re.compile(f"{DEFAULT_PARAMETER_PATTERN}(?:/{DEFAULT_PARAMETER_PATTERN})*")
 _DOT_SEGMENTS = frozenset({".", ".."})
 _SEPARATOR = re.compile(r"[/\\;]")
 
@@ -49,7 +52,7 @@ class Parameter:
 
     position: int
     name: str
-    pattern: re.Pattern[str]
+    pattern: PathPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +135,10 @@ def compile_template(base_path: str, path: str, parameters: Mapping[str, str]) -
     return PathTemplate(tuple(literals), tuple(found), rest)
 
 
-def _compile_pattern(pattern: str | None, rest: bool) -> re.Pattern[str]:
-    if pattern is None:
-        pattern = DEFAULT_PARAMETER_PATTERN
-        if rest:
-            pattern = f"{pattern}(?:/{pattern})*"
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise BundleRefused("manifest_invalid", f"parameter pattern {pattern!r}: {error}") from error
+def _compile_pattern(pattern: str | None, rest: bool) -> PathPattern:
+    if pattern is not None:
+        return path_pattern(pattern)
+    return _DEFAULT_REST if rest else _DEFAULT
 
 
 def parse_pointer(pointer: str) -> tuple[str, ...]:

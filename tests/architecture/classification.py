@@ -23,6 +23,7 @@ PURE: frozenset[str] = frozenset(
     bundles.loopback
     bundles.manifest
     bundles.merged
+    bundles.path_patterns
     bundles.pattern_syntax
     bundles.profile
     bundles.profile_calls

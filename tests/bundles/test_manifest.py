@@ -96,6 +96,8 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "a pattern names no parameter": lambda: _arguments(parameters={"other": "[0-9]+"}),
     "a pattern is none": lambda: _arguments(parameters={"id": "["}),
     "a pattern matches nothing at all": lambda: _arguments(parameters={"id": ".*"}),
+    "a pattern looks around": lambda: _arguments(parameters={"id": "(?!admin).+"}),
+    "a pattern refers back": lambda: _arguments(parameters={"id": r"(a+)\1"}),
     "a body discriminator has no body": lambda: _action(
         match={"method": "PATCH", "path": "/orders/{id}", "body": {"/a": "b"}}, arguments={}, resource=None
     ),
