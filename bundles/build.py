@@ -26,7 +26,7 @@ from bundles.keys import load_private_key, public_pem
 from bundles.manifest import load_manifests
 from bundles.merged import RULEBOOK_ROOTS
 from bundles.profile import PROFILE, Finding, check_data_shapes, is_cacheable, lint, lint_tests, string_literals
-from bundles.samples import sample_inputs
+from bundles.samples import compared_texts, sample_inputs
 from bundles.sequence import SequenceFile, write_durably
 from bundles.source import read_data_source, read_source
 from bundles.source_layout import BundleSource, sources_digest
@@ -133,7 +133,7 @@ def compile_policy(source: Path, *, opa: Opa, agreement: Agreement | None, progr
     progress("compile")
     wasm = opa.build_wasm(sources.rego, entrypoints=[ENTRYPOINT], capabilities=capabilities)
     progress("decide")
-    samples = sample_inputs(load_manifests(data), string_literals(trees))
+    samples = sample_inputs(load_manifests(data), string_literals(trees), compared_texts(trees))
     inputs = [dict(case.input) for case in sources.cases] + samples
     answers = opa.eval(sources.rego, data, inputs, entrypoint=ENTRYPOINT)
     probes = _probes(sources.cases, samples, answers)
