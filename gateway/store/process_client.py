@@ -53,6 +53,7 @@ class StoreLink(asyncio.Protocol):
         self._reader = FrameReader()
         self._sent: Sequence[BatchItem] = ()
         self._opened: asyncio.Future[None] | None = None
+        self._is_open = False
         self._lost: asyncio.Future[None] | None = None
 
     # -- the port ----------------------------------------------------------------------------------------------------
@@ -111,6 +112,7 @@ class StoreLink(asyncio.Protocol):
             listener.noted(reply.failure)
         elif not opened.done():
             if isinstance(reply, Opened):
+                self._is_open = True
                 opened.set_result(None)
             elif isinstance(reply, StoreUnavailable):
                 opened.set_exception(reply)
@@ -126,7 +128,7 @@ class StoreLink(asyncio.Protocol):
         lost = StoreUnavailable("store_failed", "its process has ended", fatal=True)
         if self._opened is not None and not self._opened.done():
             self._opened.set_exception(lost)
-        elif self._listener is not None:
+        elif self._listener is not None and self._is_open:  # else the opening has said why it failed
             self._sent = ()
             self._listener.failed(lost)
         if self._lost is not None and not self._lost.done():

@@ -274,10 +274,12 @@ async def test_process_writes_and_ends_with_its_link(tmp_path: Path) -> None:
 async def test_writer_does_not_start_when_the_process_cannot_open_the_file(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "tidegate.db").write_bytes(b"not a database at all" * 100)
-    writer = LedgerWriter(store_link(tmp_path / "state" / "tidegate.db", b"k" * 32), node="n1", on_fatal=print)
+    fatal: list[str] = []
+    writer = LedgerWriter(store_link(tmp_path / "state" / "tidegate.db", b"k" * 32), node="n1", on_fatal=fatal.append)
     with pytest.raises(LedgerUnavailable, match="store_corrupt"):
         await writer.start()
     await writer.close()
+    assert fatal == [], "the start has said why it failed; nothing has ended that had begun"
 
 
 class Refusing:
