@@ -166,6 +166,7 @@ def _cookies(name: str, headers: Pairs) -> list[str]:
 
     Source: RFC 6265 §5.4, RFC 2109 §4.3.4 (which some servers still read).
     """
-    crumbs = [crumb for key, value in headers if key == "cookie" for crumb in value.replace(",", ";").split(";")]
+    held = [value for key, value in headers if key == "cookie" and name in value.lower()]
+    crumbs = [crumb for value in held for crumb in value.replace(",", ";").split(";")]
     pairs = [crumb.partition("=") for crumb in crumbs]
     return [value.strip() for key, _, value in pairs if key.strip(' \t"').lower() == name]

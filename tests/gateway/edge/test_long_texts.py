@@ -7,13 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.connectors.bodies import check_media_type, parse_form
+from bundles.manifest import Arguments
+from gateway.connectors.bodies import check_media_type, parse_body, parse_form
+from gateway.connectors.rewrite import Rewriter, RewriteTarget
 from gateway.edge.framing import FramingWatch
 from gateway.edge.headers import RequestHead, check_head, connection_nominated, prefer
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.tokens import find_token
 from gateway.edge.url import canonical_path, origin_form
 from gateway.errors import Refusal
+from tests.gateway.connectors.parts import action, manifest
 from tests.gateway.edge.sockets import CLOSE, parsed, running
 
 LENGTH = 96_000
@@ -60,6 +63,11 @@ def _watched(text: str) -> object:
     return FramingWatch(UNLIMITED).feed(b"POST /a HTTP/1.1\r\nContent-Length:" + raw + b"\r\nx: " + raw + b"\r\n\r\n")
 
 
+MULTIPART = "multipart/form-data; boundary=a"
+REWRITER = Rewriter(
+    manifest(action("a.x", "GET", "/a"), rewrite={"json": ["$..*_url", "$..a*b*c"]}),
+    [RewriteTarget("svc", "http://up.example", "http://gate.example/c/svc")],
+)
 READERS: dict[str, Callable[[str], object]] = {
     "the preferences": lambda text: prefer([("prefer", text)]),
     "the media type of a body": _media_type,
@@ -75,6 +83,12 @@ READERS: dict[str, Callable[[str], object]] = {
     "a target in absolute form": lambda text: origin_form("http://" + text, "a"),
     "a form": lambda text: parse_form(text.encode("latin-1", "replace")),
     "the token": lambda text: find_token([("authorization", text)], (), None, ("bearer", "basic_password")),
+    "the cookies": lambda text: find_token([("cookie", text)], (), None, ("bearer",), ("cookie:sid",)),
+    "the media type of an answer": lambda text: REWRITER.applies_to(text),
+    "the links of an answer": lambda text: REWRITER.headers([("link", text)]),
+    "the URLs of an answer": lambda text: REWRITER.body(b"http://up.example" + text.encode(), lambda *_: ""),
+    "a JSON body": lambda text: parse_body(Arguments(body="json"), "application/json", text.encode()),
+    "a multipart body": lambda text: parse_body(Arguments(body="multipart"), MULTIPART, text.encode()),
     "the raw head": _watched,
 }
 
