@@ -7,20 +7,24 @@ boolean, list or object it spells when the gate answers that text does not fit t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
 from cli.gate_call import at_gate
-from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, GateClient, GateRefused, gate_client
+from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, GateRefused, gate_client
 from cli.output import JSON_OPTION, emit, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+Result = TypeVar("Result")
+
 EXTRA_WAIT_SECONDS = 30
 _MEMBERS = ("id", "state", "effect")
+_OTHER_TYPE = "is not of type"
 
 
 def parse_arguments(pairs: list[str]) -> dict[str, Any]:
@@ -34,8 +38,15 @@ def parse_arguments(pairs: list[str]) -> dict[str, Any]:
         name = name.removesuffix(":")
         if name in arguments:
             raise ValueError(f"{name!r} is given twice")
-        arguments[name] = json.loads(value) if as_json else value
+        arguments[name] = _said_json(name, value) if as_json else value
     return arguments
+
+
+def _said_json(name: str, value: str) -> Any:
+    try:
+        return json.loads(value, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the value of {name}:= is no JSON ({error}); {name}=… sends it as text") from error
 
 
 def fitted(pairs: list[str], errors: Any) -> dict[str, Any] | None:
@@ -48,6 +59,19 @@ def fitted(pairs: list[str], errors: Any) -> dict[str, Any] | None:
     read = {name: _as_json(arguments[name]) for name in untyped & arguments.keys() if _pointer(name) in named}
     changed = {name: value for name, value in read.items() if value != arguments[name]}
     return {**arguments, **changed} if changed else None
+
+
+def errors_of_both(first: Any, again: Any) -> list[dict[str, Any]]:
+    """What to say when the arguments fitted neither as text nor as ``fitted`` read them: the errors of ``again``, but those of
+    ``first`` for what was right to be text. Both are the member ``errors`` of a problem ``arguments_invalid``."""
+    listed = [error for error in again or () if isinstance(error, dict)]
+    as_text = [error for error in first or () if isinstance(error, dict)]
+    wrong_type = {error.get("pointer") for error in listed if _OTHER_TYPE in str(error.get("message"))}
+    kept = wrong_type & {error.get("pointer") for error in as_text}
+    return [
+        *(error for error in as_text if error.get("pointer") in kept),
+        *(error for error in listed if error.get("pointer") not in kept),
+    ]
 
 
 def _pointer(name: str) -> str:
@@ -65,22 +89,39 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _send(client: GateClient, document: dict[str, Any], pairs: list[str], headers: dict[str, str]) -> dict[str, Any]:
+def sent(ask: Callable[[dict[str, Any]], Result], arguments: dict[str, Any], pairs: list[str]) -> Result:
+    """What ``ask`` makes of the arguments as text, or as ``fitted`` reads ``pairs`` when they do not fit so.
+
+    Raises GateRefused, with what is wrong with the arguments either way.
+    """
     try:
-        return client.request("POST", "/v1/calls", document, headers).json(*_MEMBERS)
+        return ask(arguments)
     except GateRefused as refused:
-        arguments = fitted(pairs, refused.problem.get("errors"))
-        if refused.code != "arguments_invalid" or arguments is None:
+        first = refused
+    again = fitted(pairs, first.problem.get("errors")) if first.code == "arguments_invalid" else None
+    if again is None:
+        raise first
+    try:
+        return ask(again)
+    except GateRefused as refused:
+        if refused.code != first.code:
             raise
-    return client.request("POST", "/v1/calls", {**document, "arguments": arguments}, headers).json(*_MEMBERS)
+        errors = errors_of_both(first.problem.get("errors"), refused.problem.get("errors"))
+        if not errors:
+            raise
+        raise GateRefused(
+            {**refused.problem, "detail": errors[0].get("message"), "errors": errors}, refused.status
+        ) from refused
 
 
 def call(
     instance: str = typer.Argument(..., help="A configured instance."),
     action: str = typer.Argument(..., help="A tool action, for example servicenow.incident.get."),
     arg: list[str] = typer.Option([], "--arg", help="k=v, or k:=JSON to say the type."),
-    idempotency_key: str = typer.Option("", "--idempotency-key"),
-    ticket: str = typer.Option("", "--ticket"),
+    idempotency_key: str = typer.Option(
+        "", "--idempotency-key", help="Sent again with this key, the call is not made twice."
+    ),
+    ticket: str = typer.Option("", "--ticket", help="The change or incident the call belongs to; shown to policy."),
     reason: str = typer.Option("", "--reason", help="Shown to approvers as untrusted."),
     wait: int = typer.Option(0, "--wait", min=0, max=600, help="Seconds to wait for approval."),
     gate: str = GATE_OPTION,
@@ -100,13 +141,18 @@ def call(
     if reason:
         headers["Tidegate-Reason"] = reason
     client = gate_client(gate, token_file, timeout_seconds=wait + EXTRA_WAIT_SECONDS)
-    answer = at_gate(lambda: _send(client, document, arg, headers), as_json=as_json)
+
+    def ask(arguments: dict[str, Any]) -> dict[str, Any]:
+        body = {**document, "arguments": arguments}
+        return client.request("POST", "/v1/calls", body, headers).json(*_MEMBERS)
+
+    answer = at_gate(lambda: sent(ask, document["arguments"], arg), as_json=as_json)
     emit(as_json, answer, lambda console: _say(console, answer))
 
 
 def _say(console: Console, answer: dict[str, Any]) -> None:
     console.print(f"call {shown(answer['id'])}: [bold]{shown(answer['state'])}[/bold] ({shown(answer['effect'])})")
-    if answer.get("approval"):
+    if answer["state"] == "held" and answer.get("approval"):
         console.print(
             f"waiting for approval {shown(answer['approval']['id'])}; send the same call again once it is approved"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cli.gate_client import GateMisused, GateRefused, GateUnreachable
 from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, fail
@@ -21,10 +21,21 @@ def at_gate(ask: Callable[[], Result], *, as_json: bool) -> Result:
         fail(error.code, str(error), status=EXIT_USAGE, as_json=as_json)
     except GateRefused as error:
         status = EXIT_UNAVAILABLE if error.status == 503 else EXIT_REFUSED
-        detail = str(error)
-        for member, name in (("reasons", "code"), ("errors", "pointer")):
-            listed = error.problem.get(member)
-            if isinstance(listed, list) and listed:
-                said = (f"{one.get(name)}: {one.get('message')}" for one in listed if isinstance(one, dict))
-                detail += " — " + "; ".join(said)
+        detail = with_errors(str(error), error.problem.get("errors"))
+        reasons = error.problem.get("reasons")
+        if isinstance(reasons, list) and reasons:
+            said = (f"{one.get('code')}: {one.get('message')}" for one in reasons if isinstance(one, dict))
+            detail += " — " + "; ".join(said)
+        if error.code == "identity_missing":
+            detail += "; set TIDEGATE_TOKEN, or give --token-file FILE"
         fail(error.code, detail, status=status, as_json=as_json)
+
+
+def with_errors(detail: str, errors: Any) -> str:
+    """A refusal's sentence with the places that `errors` (JSON Pointer and message) name, none of it said twice."""
+    listed = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    said = [
+        ": ".join(filter(None, (str(each.get("pointer") or ""), str(each.get("message") or "")))) for each in listed
+    ]
+    repeated = {str(each.get("message")) for each in listed} | {""}
+    return " — ".join(filter(None, ("" if said and detail in repeated else detail, "; ".join(filter(None, said)))))

@@ -126,6 +126,8 @@ class GateClient:
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise GateMisused("usage", f"not an address: {self.gate} ({error})") from error
+        if "://" not in self.gate:
+            raise GateMisused("usage", f"not an address: {self.gate}; write http://{self.gate}")
         if parts.scheme not in ("http", "https") or not host or not parts.path.isascii():
             raise GateMisused("usage", f"not an address: {self.gate} (http://HOST:PORT is one)")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection

@@ -19,9 +19,9 @@ import typer
 from bundles.errors import BundleError
 from bundles.manifest import load_manifests
 from cli import policy_coverage, policy_explain, policy_replay
-from cli.call import fitted, parse_arguments
+from cli.call import errors_of_both, fitted, parse_arguments, sent
 from cli.gate_call import at_gate
-from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, GateClient, GateRefused, gate_client
+from cli.gate_client import GATE_OPTION, TOKEN_FILE_OPTION, GateClient, gate_client
 from cli.output import EXIT_USAGE, JSON_OPTION, console, emit, fail, shown
 from cli.policy_answers import decided_offline, failed_offline, say_answer, say_difference
 from cli.policy_source import (
@@ -77,10 +77,10 @@ def simulate(
     arg: list[str] = typer.Option([], "--arg", help="k=v, or k:=JSON to say the type."),
     subject: str = typer.Option("", "--subject", help="Who would ask; default yourself."),
     role: list[str] = typer.Option([], "--role", help="May be given several times."),
-    environment: str = typer.Option("", "--environment"),
+    environment: str = typer.Option("", "--environment", help="Where they would ask from, for example prod."),
     tenant: str = typer.Option("simulated", "--tenant", help="Offline only; at a gate it is your token's."),
     workspace: str = typer.Option("simulated", "--workspace", help="Offline only."),
-    ticket: str = typer.Option("", "--ticket"),
+    ticket: str = typer.Option("", "--ticket", help="The change or incident the call would belong to."),
     bundle: Path | None = BUNDLE_OPTION,
     config: Path | None = CONFIG_OPTION,
     gate: str = GATE_OPTION,
@@ -115,13 +115,13 @@ def simulate(
 
 
 def _asked(client: GateClient, body: Body, typed: Typed) -> Body:
-    try:
+    if "arguments" not in body:
         return dict(client.request("POST", "/v1/simulate", body).json())
-    except GateRefused as refused:
-        again = typed.fitted(refused.problem.get("errors")) if refused.code == "arguments_invalid" else None
-        if again is None:
-            raise
-    return dict(client.request("POST", "/v1/simulate", {**body, "arguments": again.arguments}).json())
+    return sent(
+        lambda arguments: dict(client.request("POST", "/v1/simulate", {**body, "arguments": arguments}).json()),
+        typed.arguments,
+        typed.pairs,
+    )
 
 
 def _bodies(input_file: Path | None, call: str, typed: Typed) -> Iterable[Body]:
@@ -158,10 +158,17 @@ def _fitted_document(bundle: OfflineBundle, typed: Typed) -> dict[str, Any]:
     try:
         return _typed_document(bundle, typed)
     except Refusal as refused:
-        again = typed.fitted(refused.extra.get("errors")) if refused.code == "arguments_invalid" else None
-        if again is None:
+        first = refused
+    again = typed.fitted(first.extra.get("errors")) if first.code == "arguments_invalid" else None
+    if again is None:
+        raise first
+    try:
+        return _typed_document(bundle, again)
+    except Refusal as refused:
+        errors = errors_of_both(first.extra.get("errors"), refused.extra.get("errors"))
+        if refused.code != first.code or not errors:
             raise
-    return _typed_document(bundle, again)
+        raise refusal(first.code, str(errors[0].get("message", "")), errors=errors) from refused
 
 
 def _typed_document(bundle: OfflineBundle, typed: Typed) -> dict[str, Any]:

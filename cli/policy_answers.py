@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bundles.errors import BundleUnavailable
+from cli.gate_call import with_errors
 from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, fail, shown
 from cli.policy_source import OfflineBundle
 from gateway.errors import Refusal
@@ -27,10 +28,8 @@ def failed_offline(failed: Exception, as_json: bool) -> NoReturn:
     if isinstance(failed, BundleUnavailable | OSError):
         code = getattr(failed, "code", "input_missing")
         fail(code, getattr(failed, "detail", str(failed)), status=EXIT_UNAVAILABLE, as_json=as_json)
-    detail = getattr(failed, "detail", "") or str(failed)
     errors = failed.extra.get("errors") if isinstance(failed, Refusal) else None
-    if isinstance(errors, list):
-        detail += " — " + "; ".join(f"{each.get('pointer')}: {each.get('message')}" for each in errors)
+    detail = with_errors(getattr(failed, "detail", "") or str(failed), errors)
     fail(getattr(failed, "code", "refused"), detail, status=EXIT_REFUSED, as_json=as_json)
 
 

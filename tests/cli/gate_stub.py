@@ -12,6 +12,8 @@ from typing import Any
 
 Answering = Callable[[str, str], tuple[int, str, Any]]
 """Method and target (path and query) to status, media type and JSON document or bytes."""
+Reading = Callable[[str, str, bytes], tuple[int, str, Any]]
+"""The same for an answer that depends on what was sent."""
 
 
 @dataclass
@@ -27,15 +29,20 @@ class GateStub:
         return [target for _, target, _ in self.asked]
 
 
+def _not_found(_method: str, _target: str) -> tuple[int, str, Any]:
+    return 404, "application/json", {}
+
+
 @contextmanager
-def gate_stub(answering: Answering) -> Iterator[GateStub]:
-    """A stub on a loopback port of its own."""
+def gate_stub(answering: Answering = _not_found, bodies: Reading | None = None) -> Iterator[GateStub]:
+    """A stub on a loopback port of its own; `bodies` answers in place of `answering` and is given the body too."""
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
+            sent = self.rfile.read(int(self.headers.get("content-length", 0)))
             stub.asked.append((self.command, self.path, dict(self.headers.items())))
-            status, media_type, document = answering(self.command, self.path)
+            asked = (self.command, self.path)
+            status, media_type, document = bodies(*asked, sent) if bodies is not None else answering(*asked)
             body = document if isinstance(document, bytes) else json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", media_type)

@@ -59,6 +59,10 @@ def test_command_is_misused_when_the_address_is(gate: str) -> None:
     assert _run(*LIST, gate=gate)[:2] == (2, "usage")
 
 
+def test_command_says_what_to_write_when_the_scheme_is_missing() -> None:
+    assert "write http://127.0.0.1:8080" in _run(*LIST, gate="127.0.0.1:8080")[2]
+
+
 @pytest.mark.parametrize("token", ["a\nb", "a b", "\u043a\u043b\u044e\u0447", "a\x7fb"])
 def test_command_is_misused_when_the_token_is_none(token: str) -> None:
     assert _run(*LIST, token=token)[:2] == (2, "token_unreadable")
