@@ -15,11 +15,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.errors import GateMisuse
 from gateway.ledger.record import Appended, RecordDraft
-from gateway.ledger.writer import LedgerUnavailable
+from gateway.ledger.writer import LedgerUnavailable, Orphaned
 from gateway.store.port import SaveAnswer, SettleKey, StoreConflict, StoreEffect
 
 WAITING_MAX: Final = 8192
@@ -31,7 +31,9 @@ PAUSE_MAX_SECONDS: Final = 5.0
 class Submitter(Protocol):
     """The writer as outcomes need it."""
 
-    def submit(self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = ()) -> asyncio.Future[Appended]:
+    def submit(
+        self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = (), orphaned: Orphaned | None = None
+    ) -> asyncio.Future[Appended]:
         """Hand a record over; see `LedgerWriter.submit`."""
 
 
@@ -48,6 +50,23 @@ class _Waiting:
     draft: RecordDraft
     effects: tuple[StoreEffect, ...]
     answer_bytes: int
+
+
+class _Orphan:
+    """An append as the writer tells of it when its caller has been cancelled."""
+
+    __slots__ = ("_keeper", "draft", "effects", "ended", "told")
+
+    def __init__(self, keeper: OutcomeKeeper, draft: RecordDraft, effects: tuple[StoreEffect, ...]) -> None:
+        self._keeper = keeper
+        self.draft = draft
+        self.effects = effects
+        self.ended: asyncio.Future[None] | None = None
+        self.told = False
+
+    def __call__(self, error: LedgerUnavailable | StoreConflict | None) -> None:
+        self.told = True
+        self._keeper._orphan_ended(self, error)
 
 
 def _quiet(_told: Told) -> None:
@@ -74,6 +93,7 @@ class OutcomeKeeper:
         self._kept: deque[_Waiting] = deque()
         self._kept_bytes = 0
         self._open: set[asyncio.Future[Appended]] = set()
+        self._orphans: set[asyncio.Future[None]] = set()
         self._retrying: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -87,15 +107,20 @@ class OutcomeKeeper:
 
         Errors: `LedgerUnavailable` when it could not be made durable now (it is kept), `RecordMalformed`.
         """
+        orphan = _Orphan(self, draft, effects)
         try:
-            future = self._writer.submit(draft, effects=effects)
+            future = self._writer.submit(draft, effects=effects, orphaned=orphan)
         except LedgerUnavailable as failed:
             self._keep(draft, effects, failed)
             raise
         try:
-            return await asyncio.shield(future)
+            return await future
         except asyncio.CancelledError:
-            self._watch(future, draft, effects)
+            if not future.cancelled():  # it ended in the turn in which its caller was cancelled
+                self._watch(future, draft, effects)
+            elif not orphan.told:
+                orphan.ended = asyncio.get_running_loop().create_future()
+                self._orphans.add(orphan.ended)
             raise
         except StoreConflict:
             if not effects:
@@ -120,27 +145,39 @@ class OutcomeKeeper:
         if self._retrying is not None:
             self._retrying.cancel()
             await asyncio.gather(self._retrying, return_exceptions=True)
-        if self._open:
-            await asyncio.wait(tuple(self._open))
+        while under_way := self._under_way():
+            await asyncio.wait(under_way)
             await asyncio.sleep(0)  # lets their callbacks keep what failed
         while self._kept and await self._retried():
             pass
         if self._kept:
             self._tell(Told("outcomes_lost", len(self._kept), "their intents will be unknown after the next start"))
 
+    def _under_way(self) -> set[asyncio.Future[Any]]:
+        """The appends for which nobody waits and that have not ended."""
+        return {*self._open, *self._orphans}
+
     def _watch(self, future: asyncio.Future[Appended], draft: RecordDraft, effects: tuple[StoreEffect, ...]) -> None:
         """Keep an outcome if the append that nobody waits for fails."""
 
         def ended(done: asyncio.Future[Appended]) -> None:
             self._open.discard(done)
-            error = None if done.cancelled() else done.exception()
-            if isinstance(error, LedgerUnavailable):
-                self._keep(draft, effects, error)
-            elif isinstance(error, StoreConflict) and effects:
-                self.record(draft, _reduced(effects))
+            self._ended(draft, effects, None if done.cancelled() else done.exception())
 
         self._open.add(future)
         future.add_done_callback(ended)
+
+    def _ended(self, draft: RecordDraft, effects: tuple[StoreEffect, ...], error: BaseException | None) -> None:
+        if isinstance(error, LedgerUnavailable):
+            self._keep(draft, effects, error)
+        elif isinstance(error, StoreConflict) and effects:
+            self.record(draft, _reduced(effects))
+
+    def _orphan_ended(self, orphan: _Orphan, error: LedgerUnavailable | StoreConflict | None) -> None:
+        self._ended(orphan.draft, orphan.effects, error)
+        if orphan.ended is not None:
+            self._orphans.discard(orphan.ended)
+            orphan.ended.set_result(None)
 
     def _keep(self, draft: RecordDraft, effects: tuple[StoreEffect, ...], failed: LedgerUnavailable) -> None:
         if len(self._kept) >= self._waiting_max:

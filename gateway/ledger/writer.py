@@ -8,7 +8,7 @@ turn of the loop appends to an idle store goes together when the turn ends; wher
 later, which take microseconds on an idle loop and let a busy one gather. No record waits for time to pass. Leaves to the
 store what a transaction is, and to the caller what to refuse when it fails.
 
-Cancelling a waiter does not take its record back: shield the append of an outcome.
+Cancelling a waiter does not take its record back; `orphaned` hears how it ended then.
 """
 
 from __future__ import annotations
@@ -55,12 +55,17 @@ class LedgerUnavailable(GateUnavailable):
         self.detail = detail
 
 
-class _Waiting:
-    __slots__ = ("future", "item")
+Orphaned = Callable[[LedgerUnavailable | StoreConflict | None], None]
+"""Told how the record of a future that was cancelled has ended: durable, or why not."""
 
-    def __init__(self, item: BatchItem, future: asyncio.Future[Appended]) -> None:
+
+class _Waiting:
+    __slots__ = ("future", "item", "orphaned")
+
+    def __init__(self, item: BatchItem, future: asyncio.Future[Appended], orphaned: Orphaned | None) -> None:
         self.item = item
         self.future = future
+        self.orphaned = orphaned
 
 
 class LedgerWriter:
@@ -107,8 +112,11 @@ class LedgerWriter:
         """Make a record and its effects durable, both or neither. Errors: those of `submit` and of its future."""
         return await self.submit(record, effects=effects)
 
-    def submit(self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = ()) -> asyncio.Future[Appended]:
-        """Hand a record and its effects over; the future says when both are durable, or why neither is.
+    def submit(
+        self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = (), orphaned: Orphaned | None = None
+    ) -> asyncio.Future[Appended]:
+        """Hand a record and its effects over; the future says when both are durable, or why neither is. Once the future has
+        been cancelled, `orphaned` is told so in a turn of the loop of its own.
 
         Errors: `LedgerUnavailable`; `StoreConflict` for an effect that does not fit; `RecordMalformed`; `GateMisuse`
         for an effect of another log or an answer above its bound.
@@ -125,7 +133,7 @@ class LedgerWriter:
         future: asyncio.Future[Appended] = self._loop.create_future()
         if not self._gathered and not self._sent:
             self._gather_for(GATHER_TURNS if self._last_size > 1 else 0)
-        self._gathered.append(_Waiting(item, future))
+        self._gathered.append(_Waiting(item, future, orphaned))
         return future
 
     @property
@@ -201,14 +209,13 @@ class LedgerWriter:
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, StoreUnavailable):
                 self._failure = str(result)
+            error = LedgerUnavailable(str(result)) if isinstance(result, StoreUnavailable) else result
             if waiting.future.done():
-                continue
-            if isinstance(result, Appended):
-                waiting.future.set_result(result)
-            elif isinstance(result, StoreConflict):
-                waiting.future.set_exception(result)
+                self._tell_orphaned(waiting, None if isinstance(error, Appended) else error)
+            elif isinstance(error, Appended):
+                waiting.future.set_result(error)
             else:
-                waiting.future.set_exception(LedgerUnavailable(str(result)))
+                waiting.future.set_exception(error)
 
     def failed(self, error: StoreUnavailable) -> None:
         """Nothing of the batch that was sent may be relied on; after a fatal error nothing is written any more."""
@@ -220,11 +227,17 @@ class LedgerWriter:
             self._ended, self._refusing = True, str(error)
             batch, self._gathered = batch + self._gathered, []
         for waiting in batch:
-            if not waiting.future.done():
+            if waiting.future.done():
+                self._tell_orphaned(waiting, LedgerUnavailable(str(error)))
+            else:
                 waiting.future.set_exception(LedgerUnavailable(str(error)))
         if error.fatal:
             self._on_fatal(str(error))
         self._hand_over()
+
+    def _tell_orphaned(self, waiting: _Waiting, error: LedgerUnavailable | StoreConflict | None) -> None:
+        if waiting.orphaned is not None and self._loop is not None:
+            self._loop.call_soon(waiting.orphaned, error)
 
     def noted(self, failure: str | None) -> None:
         """What the store found while nothing waited."""

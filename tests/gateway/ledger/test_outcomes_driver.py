@@ -9,7 +9,7 @@ import pytest
 
 from gateway.ledger.outcomes_driver import OutcomeKeeper, Told
 from gateway.ledger.record import Appended, RecordDraft, RecordMalformed
-from gateway.ledger.writer import LedgerUnavailable
+from gateway.ledger.writer import LedgerUnavailable, Orphaned
 from gateway.store.port import SaveAnswer, SettleKey, StoreConflict, StoredAnswer, StoreEffect
 
 LOG = ("acme", "ops")
@@ -36,19 +36,28 @@ class ScriptedWriter:
         self.conflicts: set[type[object]] = set()
         self.held: list[Callable[[], None]] | None = None
 
-    def submit(self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = ()) -> asyncio.Future[Appended]:
+    def submit(
+        self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = (), orphaned: Orphaned | None = None
+    ) -> asyncio.Future[Appended]:
         self.tried += 1
         if self.refuses:
             raise LedgerUnavailable("closed")
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
 
         def end() -> None:
+            error: LedgerUnavailable | StoreConflict | None = None
             if self.down:
-                future.set_exception(LedgerUnavailable("disk_full"))
+                error = LedgerUnavailable("disk_full")
             elif self.conflicts & {type(effect) for effect in effects}:
-                future.set_exception(StoreConflict("stale_state", "no such key"))
+                error = StoreConflict("stale_state", "no such key")
             else:
                 self.written.append((str(record.ids["call"]), effects))
+            if future.cancelled():
+                if orphaned is not None:
+                    asyncio.get_running_loop().call_soon(orphaned, error)
+            elif error is not None:
+                future.set_exception(error)
+            else:
                 future.set_result(Appended(LOG, len(self.written), "h"))
 
         if self.held is None:
@@ -206,6 +215,46 @@ async def test_outcome_is_kept_when_its_caller_was_cancelled_and_the_ledger_fail
     await keeper.close()
 
 
+@pytest.mark.parametrize("fails", ["nothing", "down", "conflicts"])
+async def test_keeper_closes_only_when_the_outcome_of_a_cancelled_caller_has_ended(fails: str) -> None:
+    writer = ScriptedWriter()
+    keeper = _keeper(writer)
+    end = await _cancelled_in(writer, keeper)
+    if fails == "conflicts":
+        writer.conflicts = {SettleKey}
+    closing = asyncio.create_task(keeper.close(), name="closing")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    writer.down = fails == "down"
+    end()
+    writer.down = False
+    await asyncio.wait_for(closing, WAIT_SECONDS)
+    assert writer.written == [("a", () if fails == "conflicts" else (SETTLE,))]
+    assert keeper.waiting == 0
+
+
+@pytest.mark.parametrize("first", ["end", "cancel"])
+@pytest.mark.parametrize("fails", [False, True], ids=["durable", "failed"])
+async def test_outcome_is_not_lost_when_it_ends_in_the_turn_in_which_its_caller_is_cancelled(
+    first: str, fails: bool
+) -> None:
+    writer = ScriptedWriter()
+    keeper = _keeper(writer)
+    writer.held = []
+    task = asyncio.create_task(keeper.append(_draft("a"), effects=(SETTLE,)), name="caller")
+    await _until(lambda: bool(writer.held))
+    end, writer.held, writer.down = writer.held[0], None, fails
+    for act in (end, task.cancel) if first == "end" else (task.cancel, end):
+        act()
+    writer.down = False
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await _until(lambda: bool(writer.written))
+    await keeper.close()
+    assert writer.written == [("a", (SETTLE,))]
+
+
 @pytest.mark.parametrize("fails", ["nothing", "down", "refuses", "conflicts"])
 async def test_outcome_for_which_nobody_waits_is_written_whatever_fails_first(fails: str) -> None:
     writer = ScriptedWriter()
@@ -248,7 +297,9 @@ async def test_answers_waiting_are_bounded_and_the_record_is_not(size: int, kept
 
 async def test_outcome_is_not_kept_when_it_can_never_be_written() -> None:
     class Malformed(ScriptedWriter):
-        def submit(self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = ()) -> asyncio.Future[Appended]:
+        def submit(
+            self, record: RecordDraft, *, effects: tuple[StoreEffect, ...] = (), orphaned: Orphaned | None = None
+        ) -> asyncio.Future[Appended]:
             raise RecordMalformed("record_size", "too large")
 
     keeper = _keeper(Malformed())

@@ -27,6 +27,7 @@ from gateway.store.port import (
     ClaimKey,
     ClearSwitch,
     SaveAnswer,
+    StoreConflict,
     StoredAnswer,
     StoreUnavailable,
 )
@@ -314,6 +315,54 @@ async def test_writer_goes_on_when_a_waiter_was_cancelled() -> None:
     gone.cancel()
     disk.gate.set()
     assert (await writer.append(draft())).seq == 1
+    await writer.close()
+
+
+class Conflicting(SimulatedDisk):
+    """A disk on which nothing fits."""
+
+    def append_batch(self, items: Sequence[BatchItem]) -> list[BatchResult]:
+        self.gate.wait(10)
+        return [StoreConflict("stale_state", "told") for _ in items]
+
+
+@pytest.mark.parametrize(
+    ("disk", "failure", "told"),
+    [
+        pytest.param(SimulatedDisk, None, "None", id="it is durable"),
+        pytest.param(Conflicting, None, "StoreConflict('stale_state: told')", id="it does not fit"),
+        pytest.param(
+            SimulatedDisk,
+            StoreUnavailable("disk_full", "no room"),
+            "LedgerUnavailable('ledger_unavailable: disk_full: no room')",
+            id="its batch failed",
+        ),
+        pytest.param(
+            SimulatedDisk,
+            StoreUnavailable("store_io_error", "gone", fatal=True),
+            "LedgerUnavailable('ledger_unavailable: store_io_error: gone')",
+            id="the store has failed",
+        ),
+    ],
+)
+async def test_writer_tells_how_the_record_of_a_cancelled_waiter_ended_when(
+    disk: type[SimulatedDisk], failure: Exception | None, told: str
+) -> None:
+    made, heard = disk(), list[tuple[str, str]]()
+    writer, _ = await started(made)
+    made.gate.clear()
+    if failure is not None:
+        made.failures.append(failure)
+    gone = writer.submit(draft(), orphaned=lambda error: heard.append(("gone", repr(error))))
+    stayed = writer.submit(draft(), orphaned=lambda error: heard.append(("stayed", repr(error))))
+    await asyncio.sleep(0)
+    gone.cancel()
+    made.gate.set()
+    await asyncio.wait((stayed,))
+    await asyncio.sleep(0)
+    assert stayed.done()
+    stayed.exception()
+    assert heard == [("gone", told)]
     await writer.close()
 
 
