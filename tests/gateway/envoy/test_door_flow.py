@@ -178,7 +178,10 @@ UNSUPPORTED: dict[str, tuple[tuple[str, str], Mapping[str, Any] | None]] = {
     "answers would be rewritten": (READ, {"rewrite": {"json": ["$.next"]}}),
     "upload tickets would be made": (READ, {"rewrite": {"tickets": ["$.upload"]}}),
     "headers of answers would be dropped": (READ, {"response_headers_drop": ["x-internal"]}),
-    "a token may stand in a form": (READ, {"caller_token": ["bearer", "form:token"]}),
+    "a token may stand in a form": (
+        READ,
+        {"actions": MANIFEST["actions"][:4], "caller_token": ["bearer", "form:token"]},
+    ),
     "the answer is a stream": (("GET", "/api/watch"), None),
     "the body is a stream": (("POST", "/api/files"), None),
     "answers have a limit": (
