@@ -32,6 +32,8 @@ def load_private_key(path: Path) -> PrivateKey:
             pem = file.read(1 << 16)
     except OSError as refused:
         raise BundleUnavailable("key_unavailable", f"{path}: {refused.strerror}") from refused
+    if b"PRIVATE KEY" not in pem:
+        raise BundleMisuse("bundle_key_unfit", f"{path} is no private key in PEM form; a public one only verifies")
     if stat.S_IMODE(mode) & 0o077:
         raise BundleMisuse("key_exposed", f"{path} is readable by other users; chmod 600 it")
     try:

@@ -165,7 +165,7 @@ def _vote(approval: str, decision: str, reason: str, digest: str, client: GateCl
 @app.command()
 def approve(
     approval: str,
-    reason: str = typer.Option("", "--reason"),
+    reason: str = typer.Option("", "--reason", help="Kept with the vote."),
     digest: str = typer.Option("", "--digest", help="The action digest you saw; default: the current one."),
     gate: str = GATE_OPTION,
     token_file: Path | None = TOKEN_FILE_OPTION,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from bundles.errors import BundleError
-from cli.gateway import CONFIG_OPTION, Finding, check_config
+from cli.findings import Finding, file_findings, unreadable, user_name
+from cli.gateway import CONFIG_OPTION, check_config
 from cli.output import EXIT_REFUSED, JSON_OPTION, emit, shown
 from cli.token import read_config
 from gateway.config import ConfigError, GatewayConfig
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
 
 PROCESSES: Final = Path("/proc")
 _WRITING: Final = os.O_WRONLY | os.O_RDWR
-
-
-def key_findings(folder: Path) -> list[Finding]:
-    """Keys and secrets that another user could read (page 12, rule 27)."""
-    found: list[Finding] = []
-    if not folder.is_dir():
-        return [Finding(f"{folder} is missing", "tidegate init DIR writes one")]
-    for path in sorted(folder.iterdir()):
-        public = path.name.endswith((".pub.pem", ".jwks.json"))
-        if path.is_file() and not public and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            found.append(Finding(f"{path} can be read by other users", f"chmod 600 {path}"))
-    return found
 
 
 def listen_findings(config: GatewayConfig) -> list[Finding]:
@@ -63,10 +52,16 @@ def listen_findings(config: GatewayConfig) -> list[Finding]:
 def state_findings(config: GatewayConfig) -> list[Finding]:
     """A state directory that cannot be written, or is open to others."""
     folder = config.store_path.parent
-    if not folder.is_dir():
-        return []
+    try:
+        if not folder.is_dir():
+            return []
+    except PermissionError as error:
+        return [unreadable(folder, error)]
     if not os.access(folder, os.W_OK):
-        return [Finding(f"{folder} cannot be written", "give it to the gate's user")]
+        user, owner = user_name(os.geteuid()), user_name(folder.stat().st_uid)
+        return [
+            Finding(f"{folder} cannot be written by the user {user}; it is {owner}'s", "run this as the gate's user")
+        ]
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
         return [Finding(f"{folder} is open to other users", f"chmod 700 {folder}")]
     return []
@@ -129,12 +124,15 @@ def store_findings(config: GatewayConfig, processes: Path = PROCESSES) -> list[F
 def ledger_findings(config: GatewayConfig) -> list[Finding]:
     """What keeps a gate from starting on the store; nothing while there is none, since a start makes one."""
     path = config.store_path
-    if path.is_symlink():
-        return [Finding(f"{path} is a link: a gate does not start on one", f"name {os.path.realpath(path)} as store")]
     try:
+        if path.is_symlink():
+            named = f"name {os.path.realpath(path)} as store"
+            return [Finding(f"{path} is a link: a gate does not start on one", named)]
         if not path.exists() or (path.is_file() and not path.stat().st_size):
             return []
         keys = TenantKeys(read_key_file(config.file(config.document.ledger.hmac)))
+        if path.is_file():
+            path.open("rb").close()
         with OfflineLedger(path) as ledger:
             ledger.check_opening(keys)
     except StoreUnavailable as error:
@@ -142,6 +140,8 @@ def ledger_findings(config: GatewayConfig) -> list[Finding]:
         return [Finding(f"a gate does not start on {path}: {error}", mend)]
     except GateError as error:
         return [Finding(str(error), "put the key file back that the store was written with")]
+    except PermissionError as error:
+        return [unreadable(path, error)]
     except OSError as error:
         return [Finding(f"{path}: {error.strerror}", "give it to the gate's user")]
     return []
@@ -155,17 +155,28 @@ _STORE_MENDS: Final = {
 }
 
 
+def start_findings(config: GatewayConfig) -> list[Finding]:
+    """What keeps a gate from starting with the configuration, and what in it was hardly meant so."""
+    try:
+        return [Finding(**one) for one in check_config(config)["findings"]]
+    except (ConfigError, BundleError) as error:
+        return [Finding(f"{error.code}: {error.detail}", "mend the configuration or build the bundle again")]
+    except GateError as error:
+        return [Finding(str(error), "mend the named key, secret or instance")]
+
+
+def _is_said(finding: Finding, said: list[Finding]) -> bool:
+    """Whether a finding tells no more than those before it: it is one of them, or it is about a file that one of them begins with."""
+    files = {word for one in said if "/" in (word := one.what.partition(" ")[0])}
+    return finding in said or any(file in finding.what for file in files)
+
+
 def doctor(config: Path = CONFIG_OPTION, as_json: bool = JSON_OPTION) -> None:
     """Look for what is wrong; exit 1 when something is."""
     loaded = read_config(config, as_json=as_json)
-    findings = [*key_findings(loaded.base_dir / "keys"), *state_findings(loaded), *store_findings(loaded)]
-    findings += ledger_findings(loaded)
-    try:
-        findings += [Finding(**one) for one in check_config(loaded)["findings"]]
-    except (ConfigError, BundleError) as error:
-        findings.append(Finding(f"{error.code}: {error.detail}", "mend the configuration or build the bundle again"))
-    except GateError as error:
-        findings.append(Finding(str(error), "mend the named key, secret or instance"))
+    findings = file_findings(loaded)
+    for more in (state_findings(loaded), store_findings(loaded), ledger_findings(loaded), start_findings(loaded)):
+        findings += [one for one in more if not _is_said(one, findings)]
     notes = listen_findings(loaded)
     document = {"findings": [asdict(f) for f in findings], "notes": [asdict(f) for f in notes]}
     emit(as_json, document, lambda console: _say(console, findings, notes))

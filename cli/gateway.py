@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import yaml
 
 from bundles.errors import BundleError
 from bundles.sequence import SequenceFile
+from cli.findings import Finding, file_findings
 from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, JSON_OPTION, emit, fail, shown
 from cli.token import read_config
 from gateway.app import Gate, start_gate
@@ -23,11 +24,13 @@ from gateway.approvals.render import rfc3339
 from gateway.assembly import build_assembly
 from gateway.bundle_settings import merged_bundle, remembered_as, trusted_bundle
 from gateway.config import ConfigError, Document, GatewayConfig, unsafe_findings
+from gateway.edge.jwks import read_key_set
 from gateway.egress.dialer import UpstreamPools
 from gateway.errors import GateError, GateUnavailable
 from gateway.operations.enforcement import BundleState, InForce, enforcement
 from gateway.quarantine import Entry
 from gateway.quarantine_store import QuarantineStore
+from gateway.store.keyfile import read_key_file
 from pdp.errors import PdpError
 
 if TYPE_CHECKING:
@@ -36,14 +39,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Run the gate; check its configuration.")
 CONFIG_OPTION = typer.Option(Path("tidegate.yaml"), "--config", help="The configuration file.")
 EXIT_LEDGER_FAILED = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong and what mends it."""
-
-    what: str
-    mend: str
 
 
 @app.command()
@@ -65,9 +60,9 @@ def run(config: Path = CONFIG_OPTION, as_json: bool = JSON_OPTION) -> None:
             as_json=as_json,
         )
     except GateError as error:
-        fail(getattr(error, "code", "config_invalid"), str(error), as_json=as_json)
+        fail(getattr(error, "code", "config_invalid"), getattr(error, "detail", str(error)), as_json=as_json)
     except OSError as error:
-        fail("listen_failed", str(error), status=EXIT_UNAVAILABLE, as_json=as_json)
+        fail("start_failed", str(error), status=EXIT_UNAVAILABLE, as_json=as_json)
     raise typer.Exit(status)
 
 
@@ -167,6 +162,10 @@ def check_config(config: GatewayConfig) -> dict[str, Any]:
     findings = unsafe_findings(config.document)
     if findings:
         raise ConfigError("config_unsafe", "; ".join(findings))
+    read_key_file(config.file(config.document.ledger.hmac))
+    for issuer in config.document.identity.issuers:
+        if issuer.jwks.startswith("file:"):
+            read_key_set(config.file(issuer.jwks))
     sequence = SequenceFile(config.file(config.document.ledger.sequence))
     states = []
     for configured in sorted(config.document.bundles, key=lambda bundle: bundle.data_only):
@@ -175,7 +174,7 @@ def check_config(config: GatewayConfig) -> dict[str, Any]:
     merged = merged_bundle(config, {state.configured.name: state.bundle for state in states})
 
     async def build() -> dict[str, Any]:
-        assembly = build_assembly(config, merged, UpstreamPools())
+        assembly = await asyncio.to_thread(build_assembly, config, merged, UpstreamPools())
         engine = config.document.engine
         in_force = InForce(tuple(states), engine if isinstance(engine, str) else "opa")
         return enforcement(in_force, assembly.plans, ())
@@ -183,6 +182,7 @@ def check_config(config: GatewayConfig) -> dict[str, Any]:
     enforced = asyncio.run(build())
     quarantined = QuarantineStore.of(config).entries().get(merged.digest)
     found = [
+        *file_findings(config),
         *issuer_findings(config.document),
         *tenant_findings(config.document),
         *policy_findings(enforced["uncovered_instances"]),
@@ -200,7 +200,7 @@ def check(config: Path = CONFIG_OPTION, as_json: bool = JSON_OPTION) -> None:
     except (ConfigError, BundleError) as error:
         fail(error.code, error.detail, status=EXIT_REFUSED, as_json=as_json)
     except GateError as error:
-        fail(getattr(error, "code", "config_invalid"), str(error), as_json=as_json)
+        fail(getattr(error, "code", "config_invalid"), getattr(error, "detail", str(error)), as_json=as_json)
     emit(as_json, found, lambda console: _say(console, found))
 
 
@@ -219,7 +219,8 @@ def release(
                 fail("not_found", "this bundle is not quarantined", status=EXIT_REFUSED, as_json=as_json)
             store.release(bundle)
     except GateUnavailable as error:
-        fail(getattr(error, "code", "unavailable"), str(error), status=EXIT_UNAVAILABLE, as_json=as_json)
+        detail = getattr(error, "detail", str(error))
+        fail(getattr(error, "code", "unavailable"), detail, status=EXIT_UNAVAILABLE, as_json=as_json)
     items = [{"bundle": digest, **asdict(entry)} for digest, entry in entries.items() if bundle in ("", digest)]
     emit(as_json, {"released": bool(bundle), "items": items}, lambda console: _say_quarantine(console, items, bundle))
 

@@ -6,6 +6,7 @@ be read ends with exit 3. Leaves reading to ``gateway.store.offline_driver`` and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cli.findings import unreadable
 from cli.output import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, JSON_OPTION, console, emit, fail, shown
 from cli.token import read_config
 from gateway.approvals.render import rfc3339
@@ -87,10 +89,16 @@ def tail(
 def _opened(config: Path, path: Path | None, as_json: bool) -> OfflineLedger:
     if path is not None and path.is_dir():
         fail("usage", f"{path} is a directory; --path is the store file", status=EXIT_USAGE, as_json=as_json)
+    store = path if path is not None else read_config(config, as_json=as_json).store_path
     try:
-        return OfflineLedger(path if path is not None else read_config(config, as_json=as_json).store_path)
+        with contextlib.suppress(FileNotFoundError), store.open("rb"):
+            pass
+        return OfflineLedger(store)
     except StoreUnavailable as error:
         fail(error.code, error.detail, status=EXIT_UNAVAILABLE, as_json=as_json)
+    except OSError as error:
+        found = unreadable(store, error)
+        fail("store_unreadable", f"{found.what}; {found.mend}", status=EXIT_UNAVAILABLE, as_json=as_json)
 
 
 def _verdicts(ledger: OfflineLedger, *, show: bool) -> Iterator[dict[str, Any]]:

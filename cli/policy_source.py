@@ -19,6 +19,7 @@ from bundles.canonical import JsonValue, StrictJsonError, parse_strict, sha256_h
 from bundles.claims import SIGNATURES_FILE
 from bundles.content import BundleContent, read_content
 from bundles.errors import BundleRefused, BundleUnavailable
+from cli.findings import unreadable
 from cli.output import EXIT_UNAVAILABLE, EXIT_USAGE, fail
 from cli.token import read_config
 from gateway.bundle_config import Bundle
@@ -117,6 +118,9 @@ def open_inputs(config: GatewayConfig, *, as_json: bool) -> OfflineInputs:
         return OfflineInputs(config.store_path, keys, int(time.time() * 1000))
     except StoreUnavailable as failed:
         fail(failed.code, failed.detail, status=EXIT_UNAVAILABLE, as_json=as_json)
+    except PermissionError as failed:
+        found = unreadable(config.store_path, failed)
+        fail("store_unreadable", f"{found.what}; {found.mend}", status=EXIT_UNAVAILABLE, as_json=as_json)
     except GateMisuse as failed:
         fail("key_missing", str(failed), status=EXIT_UNAVAILABLE, as_json=as_json)
 

@@ -26,7 +26,7 @@ def _path(scope: str) -> str:
 @app.command("set")
 def set_switch(
     scope: str = SCOPE_ARGUMENT,
-    reason: str = typer.Option(..., "--reason"),
+    reason: str = typer.Option(..., "--reason", help="Why, for those whose calls it stops."),
     gate: str = GATE_OPTION,
     token_file: Path | None = TOKEN_FILE_OPTION,
     as_json: bool = JSON_OPTION,

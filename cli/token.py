@@ -15,7 +15,8 @@ from typing import Any
 
 import typer
 
-from cli.output import EXIT_UNAVAILABLE, JSON_OPTION, emit, fail
+from cli.findings import user_name
+from cli.output import EXIT_UNAVAILABLE, EXIT_USAGE, JSON_OPTION, emit, fail
 from gateway.config import ConfigError, GatewayConfig, Issuer, load_config
 
 DEVELOPMENT_KEYID = "development"
@@ -67,24 +68,36 @@ def read_config(path: Path, *, as_json: bool = False) -> GatewayConfig:
     """The configuration at ``path`` with the environment's overrides; ends the command when it cannot be used."""
     try:
         return load_config(path.read_text(), path.resolve().parent, os.environ)
+    except FileNotFoundError:
+        detail = f"there is no {path}: name the configuration with --config FILE, or write one with `tidegate init DIR`"
+        fail("config_missing", detail, status=EXIT_UNAVAILABLE, as_json=as_json)
     except OSError as error:
-        fail("config_missing", f"{path}: {error.strerror}", status=EXIT_UNAVAILABLE, as_json=as_json)
+        detail = f"{path} cannot be read by the user {user_name(os.geteuid())}: {error.strerror}"
+        fail("config_missing", detail, status=EXIT_UNAVAILABLE, as_json=as_json)
     except (ConfigError, UnicodeDecodeError) as error:
-        fail("config_invalid", getattr(error, "detail", str(error)), as_json=as_json)
+        fail("config_invalid", f"{path}: {getattr(error, 'detail', str(error))}", as_json=as_json)
 
 
 def token(
     subject: str = typer.Option(..., "--subject", help="Who asks."),
-    tenant: str = typer.Option(..., "--tenant"),
-    workspace: str = typer.Option(..., "--workspace"),
-    environment: str = typer.Option(..., "--environment"),
+    tenant: str = typer.Option(..., "--tenant", help="The organisation they belong to, for example acme."),
+    workspace: str = typer.Option(
+        ..., "--workspace", help="The part of the tenant, with a ledger and a queue of its own."
+    ),
+    environment: str = typer.Option(
+        ..., "--environment", help="Where they act, for example test or prod; policy decides by it."
+    ),
     role: list[str] = typer.Option([], "--role", help="May be given several times."),
     ttl: str = typer.Option("1h", "--ttl", help="How long it is good for: 90s, 15m, 1h."),
     on_behalf_of: str = typer.Option("", "--on-behalf-of", help="The person this workload acts for."),
-    config: Path = typer.Option(Path("tidegate.yaml"), "--config"),
+    config: Path = typer.Option(Path("tidegate.yaml"), "--config", help="The configuration file."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Print a token of the development issuer."""
+    given = {"--subject": subject, "--tenant": tenant, "--workspace": workspace, "--environment": environment}
+    empty = [name for name, value in given.items() if not value.strip()]
+    if empty:
+        fail("usage", f"{', '.join(empty)}: empty", status=EXIT_USAGE, as_json=as_json)
     loaded = read_config(config, as_json=as_json)
     claims: dict[str, Any] = {
         "sub": subject,
@@ -96,7 +109,10 @@ def token(
     if on_behalf_of:
         claims |= {"sub": on_behalf_of, "act": {"sub": subject}}
     try:
-        text = make_token(loaded, claims, lifetime_seconds=ttl_seconds(ttl), now=int(time.time()))
+        seconds, longest = ttl_seconds(ttl), development_issuer(loaded)[0].lifetime_max_seconds
+        if seconds > longest:
+            fail("usage", f"--ttl {ttl}: the issuer allows at most {longest}s", status=EXIT_USAGE, as_json=as_json)
+        text = make_token(loaded, claims, lifetime_seconds=seconds, now=int(time.time()))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     except ConfigError as error:

@@ -42,7 +42,7 @@ from gateway.ledger.outcomes_driver import OutcomeKeeper, Told
 from gateway.ledger.record import RecordDraft
 from gateway.ledger.recovery_client import recover_open_intents
 from gateway.ledger.writer import LedgerWriter
-from gateway.listening import Listeners
+from gateway.listening import Listeners, ListenFailed
 from gateway.operations.bundle_metrics import BundleMetrics
 from gateway.operations.log import EVENT_GATE, LineLog
 from gateway.operations.metrics import Metrics
@@ -124,7 +124,7 @@ class Gate:
         return self._listeners.metrics_port
 
     async def listen(self) -> None:
-        """Open the listeners. Raises `OSError` when a port is taken, `GateMisuse` for a collector's unreadable token."""
+        """Open the listeners. Raises `ListenFailed` when a port is taken, `GateMisuse` for a collector's unreadable token."""
         exporters = await asyncio.to_thread(make_exporters, self._running, self._log)
         await self._listeners.bind()
         config = self._running.assembly.config
@@ -321,18 +321,21 @@ def _engine(config: GatewayConfig, cache_key: bytes) -> PolicyEngine | OpaServer
 
 
 def check_ports(config: GatewayConfig) -> None:
-    """Raise `OSError` when a listener's port is taken.
+    """Raise `ListenFailed` when a listener's port is taken.
 
     Asked before the store is opened, so that a second gate is told about the port, which is what people see first.
     """
-    for address in (config.document.listen.gate, config.document.listen.metrics):
+    for name, address in (("gate", config.document.listen.gate), ("metrics", config.document.listen.metrics)):
         if address is None:
             continue
         host, port = config.endpoint(address)
-        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
+        try:
+            family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+        except OSError as error:
+            raise ListenFailed(name, address, error) from error
 
 
 def _calm_collector() -> None:
@@ -348,7 +351,7 @@ def _calm_collector() -> None:
 async def start_gate(config: GatewayConfig, *, config_path: Path | None = None, log: LineLog | None = None) -> Gate:
     """Start every part but the listeners, which `Gate.listen` opens.
 
-    Raises `ConfigError`, `BundleRefused`, `PdpError`, `LedgerUnavailable`, `StoreUnavailable` (another gate owns the
+    Raises `ListenFailed`, `ConfigError`, `BundleRefused`, `PdpError`, `LedgerUnavailable`, `StoreUnavailable` (another gate owns the
     store), `GateMisuse` (a secret or key is missing).
     """
     await asyncio.to_thread(check_ports, config)

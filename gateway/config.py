@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bundles.loopback import is_loopback
 from gateway.bundle_config import Bundle, SecretReference, check_bundles, secret_reference
+from gateway.config_faults import faults_in_words
 from gateway.envoy.settings import ExtAuthz
 from gateway.export.settings import DecisionLog, check_decision_logs
 from gateway.hosts import own_hosts, with_port
@@ -332,8 +333,7 @@ def load_config(text: str, base_dir: Path, environment: Mapping[str, str]) -> Ga
     try:
         document = Document.model_validate(raw)
     except ValidationError as error:
-        findings = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError("config_invalid", findings) from None
+        raise ConfigError("config_invalid", faults_in_words(error, Document)) from None
     return GatewayConfig(document, base_dir)
 
 

@@ -8,7 +8,9 @@ waited for, and all listeners share one grace. Leaves what requests mean to thei
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Mapping
+from errno import EADDRINUSE
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +22,7 @@ from gateway.config import ConfigError, GatewayConfig
 from gateway.edge.answer import Answer
 from gateway.edge.server import Handler, RunningServer, start_server
 from gateway.envoy.opening import open_door
+from gateway.errors import GateUnavailable
 from gateway.operations.edge_refusals import EdgeRefusals
 from gateway.operations.listener import MetricsListener
 from gateway.operations.log import EVENT_GATE, EVENT_REFUSED, LineLog
@@ -31,6 +34,20 @@ if TYPE_CHECKING:
 
 DOOR_LIMITS: Final = ("body_max_bytes", "headers_max_bytes", "calls_max")
 """What the door's listener is opened with and cannot change later."""
+
+
+class ListenFailed(GateUnavailable):
+    """An address cannot be listened on; `detail` names the listener, the address and the mend."""
+
+    code = "listen_failed"
+
+    def __init__(self, name: str, address: str, error: OSError) -> None:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        mend = f"let listen.{name} name an address of this machine"
+        if error.errno == EADDRINUSE:
+            mend = f"stop what listens there, perhaps another gate, or let listen.{name} name another port"
+        self.detail = f"listen.{name} {address}: {reason}; {mend}"
+        super().__init__(f"{self.code}: {self.detail}")
 
 
 class Listeners:
@@ -47,14 +64,14 @@ class Listeners:
         self.metrics_port = 0
 
     async def bind(self) -> None:
-        """Take the gate's address; nobody can connect yet. Raises `OSError` when the port is taken."""
+        """Take the gate's address; nobody can connect yet. Raises `ListenFailed`."""
         config = self._running.assembly.config
         server = await self._opened(config.document.listen.gate, "gate", self._handler)
         self.port = server.port
         self._running.gate_hosts = config.hosts(config.document.listen.gate, server.port)
 
     async def serve(self) -> None:
-        """Open everything, and say where. Raises `OSError`, `ConfigError`, `DoorUnavailable`, `GateMisuse`."""
+        """Open everything, and say where. Raises `ListenFailed`, `ConfigError`, `DoorUnavailable`, `GateMisuse`."""
         config = self._running.assembly.config
         listen = config.document.listen
         told: dict[str, object] = {"gate": _with_port(listen.gate, self.port)}
@@ -110,7 +127,10 @@ class Listeners:
 
         told = EdgeRefusals(name, count, say, monotonic)
         host, port = config.endpoint(address)
-        server = await start_server(handler, host, port, edge_limits(config), told, serving=False)
+        try:
+            server = await start_server(handler, host, port, edge_limits(config), told, serving=False)
+        except OSError as error:
+            raise ListenFailed(name, address, error) from error
         self._servers.append(server)
         return server
 

@@ -97,7 +97,7 @@ class JwksStore:
             if recently and not force:
                 return
             entry.tried_at = now
-            keys = parse_key_set(await self._read(entry.source))
+            keys = await self._read(entry.source)
             if keys != entry.keys:
                 entry.keys = keys
                 entry.generation += 1
@@ -140,24 +140,29 @@ class JwksStore:
             return True
         return self._clock() - entry.refreshed_at > self._limits.stale_max_seconds
 
-    async def _read(self, source: str) -> bytes:
+    async def _read(self, source: str) -> KeySet:
         if source.startswith("file:"):
-            return await asyncio.to_thread(_read_file, Path(source.removeprefix("file:")))
+            return await asyncio.to_thread(read_key_set, Path(source.removeprefix("file:")))
         if self._fetch is None:
             raise GateMisuse("there is no way to fetch keys")
         try:
             async with asyncio.timeout(self._limits.fetch_seconds):
-                return await self._fetch(source, DOCUMENT_MAX_BYTES)
+                return parse_key_set(await self._fetch(source, DOCUMENT_MAX_BYTES))
         except TimeoutError as error:
             raise GateUnavailable("the key set did not arrive in time") from error
 
 
-def _read_file(path: Path) -> bytes:
+def read_key_set(path: Path) -> KeySet:
+    """The key set in a file. Blocks on the disk; raises `GateUnavailable` when it cannot be read, `GateMisuse` when it is none."""
     try:
         with path.open("rb") as file:
-            return file.read(DOCUMENT_MAX_BYTES + 1)
+            raw = file.read(DOCUMENT_MAX_BYTES + 1)
     except OSError as error:
         raise GateUnavailable(f"the key set {path} cannot be read: {error.strerror}") from error
+    try:
+        return parse_key_set(raw)
+    except GateMisuse as error:
+        raise GateMisuse(f"{path}: {error}") from error
 
 
 async def identify(verifier: IdentityVerifier, keys: JwksStore, token: str, now: float) -> Subject:

@@ -26,7 +26,8 @@ def read_key_file(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise GateMisuse(f"key file {path}: {error.strerror}; `tidegate init` makes one") from error
+        mend = "; `tidegate init` makes one" if isinstance(error, FileNotFoundError) else ""
+        raise GateMisuse(f"key file {path}: {error.strerror}{mend}") from error
     with os.fdopen(descriptor, "rb") as file:
         if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise GateMisuse(f"key file {path} is open to other users; `chmod 600 {path}`")

@@ -49,6 +49,7 @@ PURE: frozenset[str] = frozenset(
     gateway.approvals.render
     gateway.bundle_config
     gateway.config
+    gateway.config_faults
     gateway.connectors.arguments
     gateway.connectors.bodies
     gateway.connectors.classify
@@ -175,6 +176,7 @@ SHELL: frozenset[str] = frozenset(
     cli.bundle_service
     cli.call
     cli.doctor
+    cli.findings
     cli.gate_call
     cli.gate_client
     cli.gateway
