@@ -30,6 +30,7 @@ from pdp.fresh_ids import TimedIds
 INSTANCE_PREFIX = "/c/"
 INSTANCE_MAX_CHARACTERS = 64
 CODE_OK = "ok"
+ACCEPTED = 202
 
 new_call_id = TimedIds()
 """A call's id: a UUID of version 7 in hexadecimal. It names the call and lets nobody do anything."""
@@ -84,7 +85,7 @@ class CallRunner:
         """Run a call of ``POST /v1/calls``; its end, refused or not."""
         self._begin()
         trace = Trace(api.call_id, api.plan.manifest.connector, api.plan.name)
-        return await self._held(api_flow(api, trace, self._context()), trace, request), trace
+        return await self._held(api_flow(api, trace, self._context()), trace, request, ACCEPTED), trace
 
     async def asked(self, flow_in: Callable[[FlowContext], Flow[Finished]], trace: Trace) -> Finished | Refusal:
         """Run a call that somebody else carries out, nothing of it read or sent here; its end, refused or not."""
@@ -95,8 +96,11 @@ class CallRunner:
             return refused
         return await self._held(flow_in(self._context()), trace, None)
 
-    async def _held(self, flow: Flow[Finished], trace: Trace, request: web.BaseRequest | None) -> Finished | Refusal:
-        """Run a call that was counted in, its answer held whole; its end."""
+    async def _held(
+        self, flow: Flow[Finished], trace: Trace, request: web.BaseRequest | None, held_status: int | None = None
+    ) -> Finished | Refusal:
+        """Run a call that was counted in, its answer held whole; its end. `held_status` is what its caller gets when people
+        have to approve it first, if that is not the refusal's own."""
         driver = CallDriver(self.services, self._running.assembly.reach, trace, request)
         started = monotonic()
         outcome: Finished | Refusal
@@ -109,7 +113,8 @@ class CallRunner:
             self._end()
             await driver.close()
         code = outcome.code if isinstance(outcome, Refusal) else CODE_OK
-        self.settled(trace, code, outcome.status, monotonic() - started)
+        status = held_status if held_status is not None and code == "approval_required" else outcome.status
+        self.settled(trace, code, status, monotonic() - started)
         return outcome
 
     def _begin(self) -> None:
@@ -133,8 +138,9 @@ class CallRunner:
             end = await driver.run(flow)
         except Refusal as refused:
             await driver.close()
-            self.settled(trace, refused.code, refused.status, monotonic() - started)
-            return self._refused(refused, trace, preferred)
+            answered = self._refused(refused, trace, preferred)
+            self.settled(trace, refused.code, answered.status, monotonic() - started)
+            return answered
         except BaseException:
             await driver.close()
             raise
@@ -152,14 +158,20 @@ class CallRunner:
     def _refused(self, refused: Refusal, trace: Trace, preferred: Prefer) -> Answer:
         headers = call_headers(trace)
         if refused.code == "approval_required":
+            headers = (*headers, *self.applied(preferred))
             if preferred.respond_async:
-                accepted = Refusal(refused.code, 202, refused.title, refused.detail, refused.extra)
-                location = (("Location", f"/v1/calls/{trace.call_id}"), ("Preference-Applied", "respond-async"))
-                return Answer.problem(accepted, trace.call_id, (*headers, *location))
-            if preferred.wait_seconds is not None:
-                waited = min(preferred.wait_seconds, self._running.assembly.limits.hold_max_seconds)
-                headers = (*headers, ("Preference-Applied", f"wait={waited}"))
+                accepted = Refusal(refused.code, ACCEPTED, refused.title, refused.detail, refused.extra)
+                return Answer.problem(accepted, trace.call_id, (*headers, ("Location", f"/v1/calls/{trace.call_id}")))
         return Answer.problem(refused, trace.call_id, headers)
+
+    def applied(self, preferred: Prefer) -> HeaderPairs:
+        """Which preference the answer about a held call followed. Source: RFC 7240 §3."""
+        if preferred.respond_async:
+            return (("Preference-Applied", "respond-async"),)
+        if preferred.wait_seconds is None:
+            return ()
+        waited = min(preferred.wait_seconds, self._running.assembly.limits.hold_max_seconds)
+        return (("Preference-Applied", f"wait={waited}"),)
 
     def settled(self, trace: Trace, code: str, status: int, seconds: float) -> None:
         """Count and log the end of a call."""

@@ -16,8 +16,9 @@ from gateway.edge.answer import Answer
 from gateway.edge.headers import prefer
 from gateway.edge.problem import refusal
 from gateway.errors import Refusal
+from gateway.flow.prepare import stated
 from gateway.flow.values import ApiRequest, Finished, Trace
-from gateway.proxying import CallRunner, call_headers
+from gateway.proxying import ACCEPTED, CallRunner, call_headers
 from gateway.running import Running
 from gateway.store.port import CallRow, CallState
 
@@ -67,7 +68,7 @@ class CallsApi:
         plan = self.running.assembly.plans.get(instance)
         if plan is None:
             raise refusal("not_found", "there is no such instance")
-        preferred = prefer(exchange.head.headers)
+        preferred, said = prefer(exchange.head.headers), stated(exchange.head.headers)
         request = ApiRequest(
             call_id=exchange.call_id,
             plan=plan,
@@ -76,10 +77,10 @@ class CallsApi:
             if action.startswith(f"{plan.manifest.connector}.")
             else f"{plan.manifest.connector}.{action}",
             arguments=arguments,
-            idempotency_key=text(document, "idempotency_key") or exchange.head.get("idempotency-key"),
-            ticket=text(document, "ticket") or None,
-            run=text(document, "run") or None,
-            stated_reason=exchange.head.get("tidegate-reason") or "",
+            idempotency_key=text(document, "idempotency_key") or said.idempotency_key,
+            ticket=text(document, "ticket") or said.ticket,
+            run=text(document, "run") or said.run,
+            stated_reason=said.stated_reason,
             prefer=preferred,
             received_unix=self.running.services.clock(),
         )
@@ -89,8 +90,9 @@ class CallsApi:
         if isinstance(ended, Finished):
             return answer(_finished(request, trace, ended), headers=headers)
         if ended.code == "approval_required":
-            held = _held(request, trace, ended)
-            return answer(held, status=202, headers=(*headers, ("Location", f"/v1/calls/{exchange.call_id}")))
+            location = ("Location", f"/v1/calls/{exchange.call_id}")
+            more = (*headers, *self.runner.applied(preferred), location)
+            return answer(_held(request, trace, ended), status=ACCEPTED, headers=more)
         return Answer.problem(ended, exchange.call_id, headers)
 
     async def _status(self, exchange: ApiExchange, row: CallRow) -> Answer:

@@ -153,10 +153,15 @@ def is_requester(approval: Approval, who: Person) -> bool:
 
 
 def _check_person(approval: Approval, voter: Person) -> None:
+    if (
+        voter.actors or voter.on_behalf_of is not None
+    ):  # first: whoever acts for a person is no person to the token's reader
+        detail = (
+            "nobody votes for somebody else: this token acts on behalf of another; vote with the person's own token"
+        )
+        raise ApprovalRefused("denied", detail)
     if not voter.people:
         raise ApprovalRefused("denied", "only people vote, and this issuer's subjects are not people")
-    if voter.actors or voter.on_behalf_of is not None:
-        raise ApprovalRefused("denied", "nobody votes for somebody else")
     fields = approval.held.fields
     excluded = {fields.subject, fields.on_behalf_of, *approval.held.actors}
     if voter.id in excluded:

@@ -112,7 +112,7 @@ def prepare_proxy(
         streamed,
     )
     resource_type, resource_id = resource_of(classified.action, args)
-    fields = _stated(head.headers)
+    fields = stated(head.headers)
     return GovernedCall(  # in its order: names cost a microsecond here
         request.call_id,
         plan,
@@ -134,7 +134,7 @@ def prepare_proxy(
     )
 
 
-class _Stated(Value, frozen=True):
+class Stated(Value, frozen=True):
     """What a call's head says of it beside the arguments."""
 
     content_type: str | None
@@ -144,12 +144,12 @@ class _Stated(Value, frozen=True):
     stated_reason: str
 
 
-def _stated(headers: HeaderPairs) -> _Stated:
-    """Raises `malformed_request` for a text that is too long or empty."""
-    known: _Stated | None = headers.found.get(_STATED) if type(headers) is HeaderFields else None
+def stated(headers: HeaderPairs) -> Stated:
+    """What a head that `check_head` admitted says of its call. Raises `malformed_request` for a text that is too long or empty."""
+    known: Stated | None = headers.found.get(_STATED) if type(headers) is HeaderFields else None
     if known is None:
         fields = dict(headers)  # `check_head` saw to it that the ones below stand once
-        known = _Stated(
+        known = Stated(
             fields.get("content-type"),
             _short(fields.get("idempotency-key"), "idempotency-key", IDEMPOTENCY_KEY_MAX_CHARACTERS),
             _short(fields.get("tidegate-ticket"), "tidegate-ticket"),
@@ -171,7 +171,7 @@ def _parsed_body(
         raise refusal("malformed_request", "this action takes no body")
     raw = yield from reader.read(min(arguments.body_max_bytes, limits.body_max_bytes))
     raw = strip_form(raw, found)
-    return parse_body(arguments, _stated(request.head.headers).content_type, raw), raw
+    return parse_body(arguments, stated(request.head.headers).content_type, raw), raw
 
 
 def _name(trace: Trace, action: Action) -> None:
@@ -202,7 +202,7 @@ def prepare_api(request: ApiRequest, trace: Trace) -> GovernedCall:
         idempotency_key=_short(request.idempotency_key, "idempotency_key", IDEMPOTENCY_KEY_MAX_CHARACTERS),
         ticket=_short(request.ticket, "ticket"),
         run=_short(request.run, "run"),
-        stated_reason=request.stated_reason[:HEADER_MAX_CHARACTERS],
+        stated_reason=request.stated_reason,
         prefer=request.prefer,
         received_unix=request.received_unix,
         channel="api",

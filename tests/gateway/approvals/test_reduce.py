@@ -43,6 +43,18 @@ def test_vote_approves_when_the_quorum_is_reached() -> None:
     assert [vote.voter for vote in APPROVED.steps[0].votes] == ["carol"]
 
 
+@pytest.mark.parametrize(
+    ("voter", "said"),
+    [
+        pytest.param(Voter(people=False, on_behalf_of="dora", actors=("bot",)), "on behalf of another", id="delegated"),
+        pytest.param(Voter(people=False), "this issuer's subjects are not people", id="no people's issuer"),
+    ],
+)
+def test_vote_is_refused_with_its_own_cause_when_the_token_is(voter: Voter, said: str) -> None:
+    with pytest.raises(ApprovalRefused, match=said):
+        cast_vote(PENDING, YES, voter, LATER)
+
+
 def test_vote_ends_it_when_it_denies() -> None:
     denied = cast_vote(PENDING, NO, CAROL, LATER)
     assert (denied.state, denied.steps[0].state, denied.use_by) == (ApprovalState.DENIED, StepState.DENIED, None)
