@@ -36,7 +36,14 @@ def set_switch(
         fail("usage", "--reason is empty: say why, for those whose calls it stops", status=EXIT_USAGE, as_json=as_json)
     client = gate_client(gate, token_file)
     answer = at_gate(lambda: client.request("PUT", _path(scope), {"reason": reason}).json(), as_json=as_json)
-    emit(as_json, answer, lambda console: console.print(f"calls of {shown(scope)} are stopped"))
+    emit(as_json, answer, lambda console: _say_set(console, scope, answer.get("warning")))
+
+
+def _say_set(console: Console, scope: str, warning: Any) -> None:
+    if warning:
+        console.print(f"the switch {shown(scope)} is set\n[yellow]warning[/yellow]: {shown(warning)}")
+    else:
+        console.print(f"calls of {shown(scope)} are stopped")
 
 
 @app.command()

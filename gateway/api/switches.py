@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from gateway.api.exchange import ApiExchange, answer, text
@@ -38,12 +39,25 @@ async def handle(running: Running, exchange: ApiExchange) -> Answer:
         now = int(running.services.clock() * 1000)
         row = SwitchRow(exchange.subject.tenant, scope, reason, exchange.subject.id, now)
         await _change(running, exchange, "set", SetSwitch(row))
-        return answer(_document(row))
+        return answer({**_document(row), "warning": warning(scope, running.assembly.labels)})
     if method == "DELETE":
         await authorize(running, exchange, "switch.clear", resource_id=scope)
         await _change(running, exchange, "clear", ClearSwitch(exchange.subject.tenant, scope))
         return answer({"scope": scope, "set": False})
     raise refusal("method_not_allowed", "only GET, PUT and DELETE are allowed here")
+
+
+def warning(scope: str, known: frozenset[str]) -> str | None:
+    """What to say of a switch whose connector or action the bundle in force does not have; it is set all the same, since the bundle
+    may come later. `known` are the names of connectors and actions."""
+    kind, _, name = "/".join(scope.split("/")[2:]).partition("/")
+    connectors = {label for label in known if any(other.startswith(f"{label}.") for other in known)}
+    names = {"connector": connectors, "action": known - connectors}.get(kind)
+    if names is None or name in names:
+        return None
+    close = difflib.get_close_matches(name, sorted(names), n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"the bundle in force has no {kind} {name}, so this stops nothing now{meant}"
 
 
 async def _change(running: Running, exchange: ApiExchange, verb: str, effect: StoreEffect) -> None:
