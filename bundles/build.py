@@ -321,6 +321,11 @@ def _manifest(policy: CompiledPolicy, revision: str) -> bytes:
     )
 
 
+def source_data(source: Path) -> dict[str, JsonValue]:
+    """The data of a source directory as its bundle would have it. Raises :class:`BundleRefused`."""
+    return _data_of(read_source(source))
+
+
 def _data_of(sources: BundleSource) -> dict[str, JsonValue]:
     empty = CompiledPolicy({**sources.rego, **sources.data_files}, False, 0, 0, ())
     return read_content({**empty.files, MANIFEST_FILE: _manifest(empty, "")}).data

@@ -309,8 +309,6 @@ def _check_unambiguous(manifest: ConnectorManifest) -> None:
 
 
 def _may_overlap(left: Action, right: Action) -> bool:
-    if left.upload_host != right.upload_host:
-        return False
     for ours, theirs in ((left.match.body, right.match.body), (left.match.query, right.match.query)):
         if any(theirs.get(place, value) != value for place, value in ours.items()):
             return False

@@ -37,6 +37,7 @@ from bundles.errors import BundleMisuse, BundleUnavailable
 from bundles.keys import load_private_key, load_verifying_key
 from bundles.sequence import write_durably
 from bundles.trusted_set import TrustedBundle, TrustedKey, TrustPolicy, read_sequence, verify_bundle
+from cli.bundle_connectors import check_archive, check_connectors, check_source
 from cli.bundle_errors import guarded
 from cli.bundle_service import TOKEN_FILE, envelope_of, inspect_remote, register
 from cli.output import JSON_OPTION, emit, shown
@@ -130,6 +131,7 @@ def build(
     def work() -> BuiltBundle:
         with _Steps() as steps:
             options = signing.options(revision)
+            check_source(source)
             return build_bundle(
                 source, key=signing.key, out=signing.out, options=options, agreement=_agreement, progress=steps.begin
             )
@@ -186,6 +188,7 @@ def sign(signing: _Signing, archive: Path = ARCHIVE, as_json: bool = JSON_OPTION
 
     def work() -> dict[str, Any]:
         raw, private = _read(archive), load_private_key(signing.key)
+        check_archive(raw)
         options = signing.options()
         key = _trusted(signing.key, signing.keyid, signing.scope)
         trust = TrustPolicy(signing.name, signing.audience, (key,), epoch=signing.epoch)
@@ -220,6 +223,7 @@ def verify(
         raw = _read(archive)
         now = int(time.time())
         trusted = verify_bundle(raw, trust, now=now, highest_sequence=minimum)
+        check_connectors(trusted.data)
         if team:
             keyids = check_cosignatures(envelope_of(archive), team, name, trusted.digest, threshold=len(team))
             trusted = replace(trusted, keyids=(keyid, *keyids))

@@ -172,6 +172,7 @@ SHELL: frozenset[str] = frozenset(
     bundles.source
     cli.approvals
     cli.bundle
+    cli.bundle_connectors
     cli.bundle_errors
     cli.bundle_service
     cli.call
