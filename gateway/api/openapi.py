@@ -5,7 +5,24 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from gateway.api.openapi_schemas import SCHEMAS, reference
+from gateway.approvals.model import ApprovalState
 from gateway.edge.problem import CODES
+
+_TENANT_SWITCH = "/v1/switches/tenant/{tenant}"
+_SWITCH = "/v1/switches/tenant/{tenant}/{kind}/{name}"
+_SHORT: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 512}
+_SWITCH_BODY: dict[str, Any] = {
+    "type": "object",
+    "required": ["reason"],
+    "additionalProperties": False,
+    "properties": {"reason": {"type": "string"}},
+}
+
+
+def _parameter(name: str, place: str, schema: dict[str, Any], words: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": place == "path", "schema": schema, "description": words}
+
 
 _OPERATIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("post", "/v1/calls", "Make a governed call", (200, 202)),
@@ -20,9 +37,12 @@ _OPERATIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("post", "/v1/replay", "Decide recorded calls again with another bundle", (200,)),
     ("get", "/v1/shadow", "What the shadow bundle decides differently", (200,)),
     ("get", "/v1/switches", "Switches that are set", (200,)),
-    ("get", "/v1/switches/{scope}", "One switch", (200,)),
-    ("put", "/v1/switches/{scope}", "Set a kill switch", (200,)),
-    ("delete", "/v1/switches/{scope}", "Clear a kill switch", (200,)),
+    ("get", "/v1/switches/tenant/{tenant}", "The switch of the whole tenant", (200,)),
+    ("put", "/v1/switches/tenant/{tenant}", "Stop every call of the tenant", (200,)),
+    ("delete", "/v1/switches/tenant/{tenant}", "Clear it", (200,)),
+    ("get", "/v1/switches/tenant/{tenant}/{kind}/{name}", "One switch", (200,)),
+    ("put", "/v1/switches/tenant/{tenant}/{kind}/{name}", "Set a kill switch", (200,)),
+    ("delete", "/v1/switches/tenant/{tenant}/{kind}/{name}", "Clear a kill switch", (200,)),
     ("post", "/v1/opa/logs", "Hand in an OPA's decision log, gzip or not", (204,)),
     ("post", "/v1/opa/logs/{partition}", "The same for a partition", (204,)),
     ("post", "/v1/opa/status", "Hand in an OPA's status", (204,)),
@@ -102,12 +122,47 @@ _BODIES: dict[tuple[str, str], dict[str, Any]] = {
             },
         },
     },
-    ("put", "/v1/switches/{scope}"): {
-        "type": "object",
-        "required": ["reason"],
-        "additionalProperties": False,
-        "properties": {"reason": {"type": "string"}},
-    },
+    ("put", _TENANT_SWITCH): _SWITCH_BODY,
+    ("put", _SWITCH): _SWITCH_BODY,
+}
+_ANSWERS: dict[tuple[str, str], str] = {
+    ("post", "/v1/calls"): "Call",
+    ("get", "/v1/calls/{id}"): "Call",
+    ("get", "/v1/approvals"): "Approvals",
+    ("get", "/v1/approvals/{id}"): "Approval",
+    ("post", "/v1/approvals/{id}/votes"): "Approval",
+    ("post", "/v1/approvals/{id}/withdraw"): "Approval",
+    ("get", "/v1/enforcement"): "Enforcement",
+    ("post", "/v1/simulate"): "Simulation",
+    ("get", "/v1/shadow"): "Shadow",
+    ("get", "/v1/switches"): "Switches",
+    ("get", _TENANT_SWITCH): "Switch",
+    ("put", _TENANT_SWITCH): "Switch",
+    ("delete", _TENANT_SWITCH): "SwitchCleared",
+    ("get", _SWITCH): "Switch",
+    ("put", _SWITCH): "Switch",
+    ("delete", _SWITCH): "SwitchCleared",
+}
+"""The schema that an operation answers with; the others answer with what their own pages and standards say."""
+_PATH_SCHEMAS: dict[str, dict[str, Any]] = {"kind": {"enum": ["connector", "action", "subject"]}}
+_PARAMETERS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
+    ("post", "/v1/calls"): (
+        _parameter(
+            "Prefer", "header", {"type": "string"}, "wait=N (seconds) or respond-async, for a call that is held"
+        ),
+        _parameter("Idempotency-Key", "header", {"type": "string", "maxLength": 255}, "unless the body has one"),
+        _parameter("Tidegate-Reason", "header", _SHORT, "why, for the approver, as your own words"),
+        _parameter("Tidegate-Ticket", "header", _SHORT, "shown to policy, unless the body has one"),
+        _parameter("Tidegate-Run", "header", _SHORT, "shown to policy, unless the body has one"),
+    ),
+    ("get", "/v1/approvals"): (
+        _parameter("state", "query", {"enum": [state.value for state in ApprovalState]}, "default: every state"),
+        _parameter("cursor", "query", {"type": "string"}, "`next` of the page before"),
+    ),
+    ("get", "/v1/shadow"): (
+        _parameter("kind", "query", {"enum": ["changed", "engine", "loosening", "tightening"]}, "default: every kind"),
+        _parameter("cursor", "query", {"type": "string"}, "`next` of the page before"),
+    ),
 }
 _PROBLEM = {
     "type": "object",
@@ -128,9 +183,13 @@ def description() -> dict[str, Any]:
     """The OpenAPI document."""
     paths: dict[str, dict[str, Any]] = {}
     for method, path, summary, statuses in _OPERATIONS:
+        answered = _ANSWERS.get((method, path))
+        done: dict[str, Any] = {"description": "Done"}
+        if answered is not None:
+            done["content"] = {"application/json": {"schema": reference(answered)}}
         operation: dict[str, Any] = {
             "summary": summary,
-            "responses": {str(status): {"description": "Done"} for status in statuses},
+            "responses": {str(status): done for status in statuses},
         }
         operation["responses"]["default"] = {
             "description": "Refused",
@@ -138,8 +197,10 @@ def description() -> dict[str, Any]:
         }
         names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+            {"name": name, "in": "path", "required": True, "schema": _PATH_SCHEMAS.get(name, {"type": "string"})}
+            for name in names
         ]
+        operation["parameters"] += _PARAMETERS.get((method, path), ())
         body = _BODIES.get((method, path))
         if body is not None:
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
@@ -149,7 +210,7 @@ def description() -> dict[str, Any]:
         "info": {"title": "Tidegate", "version": "1"},
         "paths": paths,
         "components": {
-            "schemas": {"Problem": _PROBLEM},
+            "schemas": {"Problem": _PROBLEM, **SCHEMAS},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
         },
         "security": [{"bearer": []}],

@@ -40,6 +40,7 @@ PURE: frozenset[str] = frozenset(
     gateway.api.authzen_mapping
     gateway.api.opa_events
     gateway.api.openapi
+    gateway.api.openapi_schemas
     gateway.api.operations
     gateway.approvals.codec
     gateway.approvals.digest

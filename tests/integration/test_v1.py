@@ -106,7 +106,7 @@ def test_path_is_answered_without_a_token(gate: GateProcess, path: str, status: 
 def test_description_names_every_operation(gate: GateProcess) -> None:
     paths = send(gate, "GET", "/openapi.json").body["paths"]
     assert "/v1/approvals/{id}/votes" in paths
-    assert "put" in paths["/v1/switches/{scope}"]
+    assert "put" in paths["/v1/switches/tenant/{tenant}/{kind}/{name}"]
 
 
 def test_call_is_made_and_followed_when_allowed(gate: GateProcess) -> None:

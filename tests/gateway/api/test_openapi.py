@@ -22,8 +22,11 @@ def test_description_is_plain_json_and_always_the_same() -> None:
 @pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=[f"{method} {path}" for path, method in OPERATIONS])
 def test_operation_says_what_it_takes_and_how_it_refuses(path: str, method: str) -> None:
     operation = description()["paths"][path][method]
-    assert [given["name"] for given in operation["parameters"]] == re.findall(r"\{([^}]+)\}", path)
-    assert all(given["in"] == "path" and given["required"] for given in operation["parameters"])
+    in_path = [given for given in operation["parameters"] if given["in"] == "path"]
+    assert [given["name"] for given in in_path] == re.findall(r"\{([^}]+)\}", path)
+    assert all(given["required"] is (given["in"] == "path") for given in operation["parameters"])
+    for given in operation["parameters"]:
+        jsonschema_rs.Draft202012Validator(given["schema"])
     assert operation["summary"]
     refused = operation["responses"]["default"]
     reference = refused["content"]["application/problem+json"]["schema"]["$ref"]
