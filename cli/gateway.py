@@ -162,16 +162,16 @@ def check_config(config: GatewayConfig) -> dict[str, Any]:
     findings = unsafe_findings(config.document)
     if findings:
         raise ConfigError("config_unsafe", "; ".join(findings))
-    read_key_file(config.file(config.document.ledger.hmac))
-    for issuer in config.document.identity.issuers:
-        if issuer.jwks.startswith("file:"):
-            read_key_set(config.file(issuer.jwks))
     sequence = SequenceFile(config.file(config.document.ledger.sequence))
     states = []
     for configured in sorted(config.document.bundles, key=lambda bundle: bundle.data_only):
         highest = sequence.highest(remembered_as(configured.name, configured.epoch))
         states.append(BundleState(trusted_bundle(config, configured, highest), configured))
     merged = merged_bundle(config, {state.configured.name: state.bundle for state in states})
+    read_key_file(config.file(config.document.ledger.hmac))
+    for issuer in config.document.identity.issuers:
+        if issuer.jwks.startswith("file:"):
+            read_key_set(config.file(issuer.jwks))
 
     async def build() -> dict[str, Any]:
         assembly = await asyncio.to_thread(build_assembly, config, merged, UpstreamPools())

@@ -158,10 +158,12 @@ class CallRunner:
     def _refused(self, refused: Refusal, trace: Trace, preferred: Prefer) -> Answer:
         headers = call_headers(trace)
         if refused.code == "approval_required":
-            headers = (*headers, *self.applied(preferred))
+            applied = self.applied(preferred)
             if preferred.respond_async:
                 accepted = Refusal(refused.code, ACCEPTED, refused.title, refused.detail, refused.extra)
-                return Answer.problem(accepted, trace.call_id, (*headers, ("Location", f"/v1/calls/{trace.call_id}")))
+                location = ("Location", f"/v1/calls/{trace.call_id}")
+                return Answer.problem(accepted, trace.call_id, (*headers, location, *applied))
+            headers = (*headers, *applied)
         return Answer.problem(refused, trace.call_id, headers)
 
     def applied(self, preferred: Prefer) -> HeaderPairs:

@@ -91,7 +91,7 @@ class CallsApi:
             return answer(_finished(request, trace, ended), headers=headers)
         if ended.code == "approval_required":
             location = ("Location", f"/v1/calls/{exchange.call_id}")
-            more = (*headers, *self.runner.applied(preferred), location)
+            more = (*headers, location, *self.runner.applied(preferred))
             return answer(_held(request, trace, ended), status=ACCEPTED, headers=more)
         return Answer.problem(ended, exchange.call_id, headers)
 
