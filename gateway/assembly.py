@@ -115,7 +115,7 @@ def build_assembly(
         targets[name] = _target(name, instance, table, secrets, rewriter)
     keys = _keys(config, pools)
     verifier = IdentityVerifier({i.issuer: issuer_policy(i) for i in document.identity.issuers}, keys)
-    reach = Reach(verifier, keys, targets, _timeouts(config), document.limits.stream_max_seconds)
+    reach = Reach(verifier, keys, targets, _timeouts(config), document.limits.stream_max_seconds, plans)
     labels = {CONNECTOR, *map(action_name, OPERATIONS)} | set(manifests)
     labels.update(action.name for manifest in manifests.values() for action in manifest.actions)
     return Assembly(config, plans, reach, keys, _flow_limits(config), frozenset(labels))

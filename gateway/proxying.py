@@ -43,6 +43,7 @@ class CallRunner:
         self._running = running
         self._log = log
         self._in_flight = 0
+        self._in_force = running.reach
 
     @property
     def services(self) -> Services:
@@ -64,7 +65,7 @@ class CallRunner:
         plan = assembly.plans.get(name)
         if plan is None:
             trace = Trace(new_call_id(), "", name[:INSTANCE_MAX_CHARACTERS])
-            driver = CallDriver(services, assembly.reach, trace, request)
+            driver = CallDriver(services, assembly.reach, trace, request, self._in_force)
             return driver, absent_flow(head, trace), trace, NO_PREFERENCE
         trace = Trace(new_call_id(), plan.manifest.connector, name)
         prefix = len(INSTANCE_PREFIX) + len(name)
@@ -78,7 +79,7 @@ class CallRunner:
             services.clock(),
             has_body(request),
         )
-        driver = CallDriver(services, assembly.reach, trace, request)
+        driver = CallDriver(services, assembly.reach, trace, request, self._in_force)
         return driver, proxy_flow(proxied, trace, self._context()), trace, proxied.prefer
 
     async def governed(self, request: web.BaseRequest, api: ApiRequest) -> tuple[Finished | Refusal, Trace]:
@@ -101,7 +102,7 @@ class CallRunner:
     ) -> Finished | Refusal:
         """Run a call that was counted in, its answer held whole; its end. `held_status` is what its caller gets when people
         have to approve it first, if that is not the refusal's own."""
-        driver = CallDriver(self.services, self._running.assembly.reach, trace, request)
+        driver = CallDriver(self.services, self._running.assembly.reach, trace, request, self._in_force)
         started = monotonic()
         outcome: Finished | Refusal
         try:

@@ -10,7 +10,7 @@ from bundles.canonical import JsonValue
 from bundles.trusted_set import VerifyBundle, verify_bundle
 from gateway.assembly import Assembly
 from gateway.cross_checking import CrossChecker
-from gateway.flow.services import Services
+from gateway.flow.services import Reach, Services
 from gateway.operations.enforcement import BundleState
 from gateway.shadowing import ShadowRunner
 from gateway.store.sealing import TenantKeys
@@ -38,6 +38,10 @@ class Running:
     """What decisions are compared with, from when the gate has started."""
     cross_check: CrossChecker | None = None
     """Who puts decisions to OPA as well, from when the gate has started."""
+
+    def reach(self) -> Reach:
+        """What the configuration in force lets calls reach."""
+        return self.assembly.reach
 
     def chains(self) -> dict[str, JsonValue]:
         """The approval chains of the bundle in force."""

@@ -40,6 +40,7 @@ from gateway.flow.dispatching import dispatch, refuse_killed
 from gateway.flow.events import ApprovalRead, BodyRead, Flow, Identified, PolicyAnswered, expect
 from gateway.flow.once import KeyScope, is_once, key_effects, key_scope, look_up, replay
 from gateway.flow.prepare import begin_proxy, prepare_api, prepare_proxy
+from gateway.flow.renewing import renewed
 from gateway.flow.values import ApiRequest, Finished, FlowContext, GovernedCall, ProxyRequest, Trace
 from gateway.store.port import CallState, SaveCall, StoreConflict, StoreEffect
 from pdp.decided import Decided
@@ -118,7 +119,7 @@ def _refusal_record(call: GovernedCall, trace: Trace, recorder: Recorder, refuse
 
 def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: Recorder) -> Flow[Finished]:
     """Controls, decision, hold, intent, dispatch, answer."""
-    yield from refuse_killed(call)
+    call = yield from refuse_killed(call)
     if call.action.placement is not None:
         message = "the manifest places this action at an agent, and this gate has none"
         raise refusal("denied", message, reasons=_not_supported(message))
@@ -135,9 +136,9 @@ def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: R
     if decided.decision.effect is Effect.REQUIRE_HITL:
         if call.outbound.streamed:
             call = yield from _spooled(call, context)
-        approval = yield from _hold(call, trace, context, decided)
+        call, approval = yield from _hold(call, trace, context, decided)
     if call.action.mode == "read" and approval is None and scope is None:
-        began = yield from dispatch(call, trace, recorder, scope, approval)
+        call, began = yield from dispatch(call, trace, recorder, scope, approval)
         return (yield from deliver(call, trace, context, recorder, began, scope))
     try:
         yield from _intend(call, trace, recorder, scope, approval)
@@ -145,7 +146,7 @@ def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: R
         if conflict.code == "replay":
             return (yield from _replayed(call, trace, recorder, conflict.call))
         raise refusal(conflict.code, conflict.detail) from conflict
-    began = yield from dispatch(call, trace, recorder, scope, approval)
+    call, began = yield from dispatch(call, trace, recorder, scope, approval)
     return (yield from deliver(call, trace, context, recorder, began, scope))
 
 
@@ -178,8 +179,10 @@ def reasons_of(decided: Decided) -> list[dict[str, str]]:
     return [{"code": r.code, "rule": r.rule, "message": r.message} for r in decided.decision.reasons]
 
 
-def _hold(call: GovernedCall, trace: Trace, context: FlowContext, decided: Decided) -> Flow[Approval]:
-    """An approval that may be used now, decided again with it; or a refusal that says what is missing."""
+def _hold(
+    call: GovernedCall, trace: Trace, context: FlowContext, decided: Decided
+) -> Flow[tuple[GovernedCall, Approval]]:
+    """The call as it is now, and an approval that it may use, decided again with it; or a refusal that says why not."""
     obligation = decided.decision.approval
     if obligation is None or len(obligation.chains) != 1:
         raise refusal("denied", "several chains at once are not enforced by this gate", reasons=_not_supported(NOT_YET))
@@ -190,12 +193,14 @@ def _hold(call: GovernedCall, trace: Trace, context: FlowContext, decided: Decid
     if read.approval.state is ApprovalState.PENDING:
         seconds = _wait_seconds(call, context)
         if seconds > 0:
-            read = expect((yield AwaitApproval(call.log, read.approval.id, seconds)), ApprovalRead)
+            read = expect((yield AwaitApproval(call.log, read.approval.id, seconds, call.plan)), ApprovalRead)
     if read.approval.state is not ApprovalState.APPROVED or not read.caller_connected:
         raise not_released(read.approval, decided)
+    if read.moved is not None:
+        call = renewed(call, read.moved.plan)
     again = yield from _decide(call, trace, now=read.at_unix, approval=read.approval)
     _check_same_chain(read.approval, again, context.chains())
-    return read.approval
+    return call, read.approval
 
 
 NOT_YET = "this gate does not enforce it yet"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gateway.approvals.model import Approval, HeldCall
 from gateway.edge.headers import HeaderPairs
-from gateway.flow.values import GovernedCall, Outbound
+from gateway.flow.values import GovernedCall, InstancePlan, Outbound
 from gateway.ledger.record import LogId, RecordDraft
 from gateway.store.port import StoreEffect
 from pdp.documents import PolicyInput
@@ -40,10 +40,12 @@ class ReadSwitches(Value, frozen=True):
     """The kill switches that are set for a tenant now. → SwitchesRead
 
     `decided_by`: the digest of the bundle that let the call so far; whether it still decides is then said as well.
+    `plan`: what the call was prepared by; if that is no longer in force, it is said what is.
     """
 
     tenant: str
     decided_by: str = ""
+    plan: InstancePlan | None = None
 
 
 class LookUpClaim(Value, frozen=True):
@@ -73,11 +75,15 @@ class OpenOrAttach(Value, frozen=True):
 
 
 class AwaitApproval(Value, frozen=True):
-    """Wait until an approval is no longer pending, at most `seconds`. → ApprovalRead"""
+    """Wait until an approval is no longer pending, at most `seconds`. → ApprovalRead
+
+    `plan`: as in `ReadSwitches`.
+    """
 
     log: LogId
     approval_id: str
     seconds: float
+    plan: InstancePlan | None = None
 
 
 class AppendRecord(Value, frozen=True):

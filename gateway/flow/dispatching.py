@@ -1,8 +1,8 @@
 """Sending a call that may go out: controls once more, attempts as the manifest allows, and how failures are recorded.
 
-Guarantees: a non-idempotent action is sent again only when nothing was sent or on 429 (page 12, rule 4); switches and
-lease are checked again once the intent is durable, where another bundle came into force meanwhile it is asked, and before
-each retry all of it is done anew (rule 12); however dispatching ends without an answer, an outcome is recorded before the
+Guarantees: a non-idempotent action is sent again only when nothing was sent or on 429 (page 12, rule 4); switches,
+configuration and lease are checked again once the intent is durable, where another bundle came into force meanwhile it is
+asked, and before each retry all of it is done anew (rule 12); however dispatching ends without an answer, an outcome is recorded before the
 caller hears of it.
 """
 
@@ -17,6 +17,7 @@ from gateway.flow.commands import AppendRecord, AskPolicy, Dispatch, DropAnswer,
 from gateway.flow.describe import Recorder, call_row, policy_input
 from gateway.flow.events import AnswerBegan, DispatchFailed, Flow, PolicyAnswered, SwitchesRead, expect
 from gateway.flow.once import KeyScope
+from gateway.flow.renewing import renewed
 from gateway.flow.switch_scopes import covering_scopes
 from gateway.flow.values import GovernedCall, Trace
 from gateway.store.port import CallState, SaveCall, SettleKey, StoreEffect, SwitchRow
@@ -26,11 +27,15 @@ RETRY_STATUSES: Final = frozenset({502, 503, 504})
 RETRY_DELAY_MAX_SECONDS: Final = 30.0
 
 
-def refuse_killed(call: GovernedCall) -> Flow[None]:
-    """Refuse `killed` while a switch covers the call."""
-    switches = expect((yield ReadSwitches(call.subject.tenant)), SwitchesRead).switches
-    if switches:
-        check_switches(switches, call)
+def refuse_killed(call: GovernedCall) -> Flow[GovernedCall]:
+    """Refuse `killed` while a switch covers the call, and a call that the configuration now in force does not let through.
+
+    Gives the call as it is prepared now.
+    """
+    read = expect((yield ReadSwitches(call.subject.tenant, "", call.plan)), SwitchesRead)
+    if read.switches:
+        check_switches(read.switches, call)
+    return call if read.moved is None else renewed(call, read.moved.plan)
 
 
 def check_switches(switches: tuple[SwitchRow, ...], call: GovernedCall) -> None:
@@ -47,40 +52,46 @@ def dispatch(
     recorder: Recorder,
     scope: KeyScope | None,
     approval: Approval | None,
-) -> Flow[AnswerBegan]:
-    """Send the call until it is answered; a refusal when it is not, with the outcome recorded."""
+) -> Flow[tuple[GovernedCall, AnswerBegan]]:
+    """Send the call until it is answered; a refusal when it is not, with the outcome recorded.
+
+    Gives the call as it was sent: on another plan if the gate read its configuration anew meanwhile.
+    """
     try:
         if trace.intended:
-            yield from _check_again(call, trace, approval)
+            call = yield from _check_again(call, trace, approval)
         return (yield from _attempts(call, trace, approval))
     except Refusal as refused:
         yield from record_failure(call, trace, recorder, scope, refused)
         raise
 
 
-def _check_again(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[None]:
-    """Refuse what a switch, the end of the lease or another bundle forbids since the decision was made."""
+def _check_again(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[GovernedCall]:
+    """Refuse what a switch, another configuration, the end of the lease or another bundle forbids since the decision."""
     decided_by = trace.decided.bundle_digest if trace.decided is not None else ""
-    read = expect((yield ReadSwitches(call.subject.tenant, decided_by)), SwitchesRead)
+    read = expect((yield ReadSwitches(call.subject.tenant, decided_by, call.plan)), SwitchesRead)
     if read.switches:
         check_switches(read.switches, call)
+    if read.moved is not None:
+        call = renewed(call, read.moved.plan)
     if not read.stands:
         yield from _still_allowed(call, trace, approval)
+    return call
 
 
-def _attempts(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[AnswerBegan]:
+def _attempts(call: GovernedCall, trace: Trace, approval: Approval | None) -> Flow[tuple[GovernedCall, AnswerBegan]]:
     retry = call.plan.manifest.retry
     attempts = 1 if call.outbound.streamed else retry.max_attempts
-    attempt, renewed = 0, False
+    attempt, fetched_anew = 0, False
     while True:
         attempt += 1
         event = yield Dispatch(call, call.outbound)
         last = attempt >= attempts
         if isinstance(event, AnswerBegan):
             trace.sent = True
-            if last or not (_status_may_retry(call, event.status) or _may_renew(call, event, renewed=renewed)):
-                return event
-            renewed = renewed or event.renewable
+            if last or not (_status_may_retry(call, event.status) or _may_renew(call, event, renewed=fetched_anew)):
+                return call, event
+            fetched_anew = fetched_anew or event.renewable
             yield DropAnswer()
         else:
             failed = expect(event, DispatchFailed)
@@ -89,7 +100,7 @@ def _attempts(call: GovernedCall, trace: Trace, approval: Approval | None) -> Fl
                 raise failure(call, failed)
         trace.retries += 1
         yield Pause(min(retry.base_delay_ms / 1000 * 2 ** (attempt - 1), RETRY_DELAY_MAX_SECONDS))
-        yield from refuse_killed(call)
+        call = yield from refuse_killed(call)
         yield from _still_allowed(call, trace, approval)
 
 

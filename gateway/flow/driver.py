@@ -18,7 +18,7 @@ from aiohttp import web
 from gateway.approvals.model import ApprovalRefused
 from gateway.connectors.credentials import Injected
 from gateway.connectors.leaks import LeakDetector
-from gateway.connectors.outbound import check_coding, inject, kept_response_headers
+from gateway.connectors.outbound import inject
 from gateway.connectors.tickets import upload_segments
 from gateway.edge.body import body_at_hand, bounded_body, read_body
 from gateway.edge.headers import HeaderPairs
@@ -30,10 +30,11 @@ from gateway.egress.exchange import UpstreamResponse
 from gateway.errors import Refusal
 from gateway.flow import commands as c
 from gateway.flow import events as e
+from gateway.flow.answer_head import answer_began
 from gateway.flow.failures import approval_refusal, dispatch_failed, policy_failed
 from gateway.flow.guard_driver import StreamGuard
 from gateway.flow.services import Reach, Services
-from gateway.flow.values import Finished, GovernedCall, Trace
+from gateway.flow.values import Finished, GovernedCall, InstancePlan, Trace
 from gateway.ledger.record import RecordMalformed
 from gateway.ledger.writer import LedgerUnavailable
 from gateway.store.port import StoreConflict, StoreUnavailable
@@ -43,8 +44,6 @@ from pdp.errors import PdpError
 GIVING_UP_STEPS_MAX = 8
 UNAUTHORIZED = 401
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
-_READ = frozenset({"content-length", "content-type", "content-encoding"})
-"""What the gate itself reads of an answer's headers."""
 
 
 class StreamCut(ConnectionError):
@@ -52,13 +51,35 @@ class StreamCut(ConnectionError):
 
 
 class CallDriver:
-    """Drives one flow for one request. `request` is None where there is nobody to read a body from."""
+    """Drives one flow for one request. `request` is None where there is nobody to read a body from.
 
-    __slots__ = ("_asked", "_detector", "_pieces", "_reach", "_request", "_response", "_services", "_stopped", "_trace")
+    `in_force` tells by what calls go now: `reach` at first, another one once the gate has read its configuration anew.
+    """
 
-    def __init__(self, services: Services, reach: Reach, trace: Trace, request: web.BaseRequest | None) -> None:
+    __slots__ = (
+        "_asked",
+        "_detector",
+        "_in_force",
+        "_pieces",
+        "_reach",
+        "_request",
+        "_response",
+        "_services",
+        "_stopped",
+        "_trace",
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        reach: Reach,
+        trace: Trace,
+        request: web.BaseRequest | None,
+        in_force: Callable[[], Reach],
+    ) -> None:
         self._services = services
         self._reach = reach
+        self._in_force = in_force
         self._trace = trace
         self._request = request
         self._response: UpstreamResponse | None = None
@@ -141,7 +162,15 @@ class CallDriver:
 
     def _switches(self, command: c.ReadSwitches) -> e.Event:
         stands = not command.decided_by or self._services.policy.stands(command.decided_by, command.tenant)
-        return e.SwitchesRead(self._services.switches.of(command.tenant), stands)
+        switches = self._services.switches.of(command.tenant)
+        if command.plan is not None and self._in_force().plans.get(command.plan.name) is not command.plan:
+            return e.SwitchesRead(switches, stands, self._move(command.plan))
+        return e.SwitchesRead(switches, stands)
+
+    def _move(self, plan: InstancePlan) -> e.Moved:
+        """Go by the configuration in force from here on; the flow refuses what it no longer lets through."""
+        self._reach = self._in_force()
+        return e.Moved(self._reach.plans.get(plan.name))
 
     async def _claim(self, command: c.LookUpClaim) -> e.Event:
         return e.ClaimRead(await self._services.store.claim(command.log, command.scope))
@@ -172,7 +201,10 @@ class CallDriver:
             approval = await self._services.approvals.wait(command.log, command.approval_id, command.seconds)
         finally:
             waiting.dec()
-        return e.ApprovalRead(approval, self._services.clock(), self._caller_connected())
+        moved = None
+        if command.plan is not None and self._in_force().plans.get(command.plan.name) is not command.plan:
+            moved = self._move(command.plan)
+        return e.ApprovalRead(approval, self._services.clock(), self._caller_connected(), moved)
 
     def _caller_connected(self) -> bool:
         return self._request is None or self._request.transport is not None
@@ -268,19 +300,7 @@ class CallDriver:
         self._response, self._pieces = response, None
         self._detector = detector = LeakDetector(injected.spellings)
         detector.check_whole(b"\n".join([value for _, value in response.raw_headers]))
-        received = response.lowered()
-        length, media_type = None, ""
-        for name, value in received:
-            if name not in _READ:
-                continue
-            if name == "content-type":
-                media_type = value.partition(";")[0].strip().lower()
-            elif name == "content-encoding":
-                check_coding(value)
-            elif value.isdecimal():
-                length = int(value)
-        headers = kept_response_headers(received, call.plan.headers)
-        return e.AnswerBegan(response.status, headers, length, media_type)
+        return answer_began(response.status, response.lowered(), call.plan.headers)
 
     async def _drop(self, command: c.DropAnswer) -> e.Event:
         response, self._response, self._pieces = self._response, None, None

@@ -10,6 +10,7 @@ from gateway.edge.headers import HeaderPairs
 from gateway.edge.identity import Subject
 from gateway.errors import GateMisuse
 from gateway.flow.commands import Command
+from gateway.flow.values import InstancePlan
 from gateway.store.port import KeyClaim, StoredAnswer, SwitchRow
 from pdp.decided import Decided
 from pdp.value import Value
@@ -27,11 +28,21 @@ class Identified(Value, frozen=True):
     subject: Subject
 
 
+class Moved(Value, frozen=True):
+    """Another configuration is in force than the one that the call began under, with this plan for its instance, if any.
+
+    What is sent from now on goes by the new one.
+    """
+
+    plan: InstancePlan | None
+
+
 class SwitchesRead(Value, frozen=True):
     """The switches that are set. `stands`: the bundle that was named is in force and may decide."""
 
     switches: tuple[SwitchRow, ...]
     stands: bool = True
+    moved: Moved | None = None
 
 
 class ClaimRead(Value, frozen=True):
@@ -58,6 +69,7 @@ class ApprovalRead(Value, frozen=True):
     approval: Approval
     at_unix: float
     caller_connected: bool = True
+    moved: Moved | None = None
 
 
 class RecordAppended(Value, frozen=True):

@@ -6,7 +6,7 @@ Guarantees: values only; nothing here acts. Leaves performing to `gateway.flow.d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import time
 
@@ -21,6 +21,7 @@ from gateway.egress.addresses import AddressClass
 from gateway.egress.dialer import UpstreamPools
 from gateway.egress.exchange import UpstreamTimeouts
 from gateway.flow.switches import SwitchBoard
+from gateway.flow.values import InstancePlan
 from gateway.ledger.outcomes_driver import OutcomeKeeper
 from gateway.ledger.writer import LedgerWriter
 from gateway.operations.metrics import Metrics
@@ -67,3 +68,4 @@ class Reach:
     targets: dict[str, Target]
     timeouts: UpstreamTimeouts
     stream_max_seconds: float
+    plans: Mapping[str, InstancePlan]

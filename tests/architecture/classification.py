@@ -82,6 +82,7 @@ PURE: frozenset[str] = frozenset(
     gateway.export.mask
     gateway.export.settings
     gateway.export.status
+    gateway.flow.answer_head
     gateway.flow.answering
     gateway.flow.call
     gateway.flow.commands
@@ -91,6 +92,7 @@ PURE: frozenset[str] = frozenset(
     gateway.flow.failures
     gateway.flow.once
     gateway.flow.prepare
+    gateway.flow.renewing
     gateway.flow.switch_scopes
     gateway.flow.values
     gateway.hosts

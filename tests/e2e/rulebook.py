@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -35,6 +36,28 @@ def add_rules(directory: Path, connector: str, rules: str) -> None:
     """Append Rego to a connector's policy and build the bundle with the next sequence."""
     policy = directory / "bundle" / "policies" / connector / f"{connector}.rego"
     policy.write_text(policy.read_text(encoding="utf-8") + rules, encoding="utf-8")
+    build(directory)
+
+
+def drop_action(directory: Path, connector: str, action: str) -> None:
+    """Take an action out of a connector's manifest; the next build takes it up."""
+    manifest = directory / "bundle" / "connectors" / connector / "data.yaml"
+    before, name, after = manifest.read_text(encoding="utf-8").partition(f"  - name: {action} ")
+    if not name:
+        raise StartFailed(f"{connector} has no action {action}")
+    manifest.write_text(before + after[after.index("  - name: ") :], encoding="utf-8")
+
+
+def drop_argument(directory: Path, connector: str, schema: str, name: str) -> None:
+    """Take an argument out of one schema of a connector; the next build takes it up."""
+    path = directory / "bundle" / "connectors" / connector / "schemas" / schema
+    document = json.loads(path.read_text(encoding="utf-8"))
+    del document["properties"][name]
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def build(directory: Path) -> None:
+    """Build the directory's bundle with the next sequence."""
     key, out = directory / "keys" / "bundle.pem", directory / "bundle.tar.gz"
     built = tidegate("bundle", "build", str(directory / "bundle"), "--key", str(key), "--out", str(out))
     if built.returncode:

@@ -32,6 +32,7 @@ def _runner(world: World, calls_max: int = 1) -> CallRunner:
         assembly=assembly,
         tenant_keys=SimpleNamespace(record_key=lambda _: KEY),
         chains=dict,
+        reach=lambda: world.reach,
     )
     log = LineLog(io.BytesIO())
     log.close()

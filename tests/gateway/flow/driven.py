@@ -99,6 +99,14 @@ async def driven(
             tenant_key=lambda _: b"",
             limits=ApprovalLimits(wait_max_seconds=600, open_per_subject_max=32),
         )
+        reach = Reach(
+            anything,
+            anything,
+            {"desk": target},
+            UpstreamTimeouts(connect_seconds=60.0),
+            stream_max_seconds,
+            {"desk": on},
+        )
         world = World(cast(CallDriver, None), trace, ledger, board)
         services = Services(
             store=anything,
@@ -112,9 +120,8 @@ async def driven(
             outcomes=cast(Any, ledger),
             clock=lambda: NOW,
         )
-        reach = Reach(anything, anything, {"desk": target}, UpstreamTimeouts(connect_seconds=60.0), stream_max_seconds)
         world.services, world.reach = services, reach
-        world.driver = CallDriver(services, reach, trace, request)
+        world.driver = CallDriver(services, reach, trace, request, lambda: world.reach)
         try:
             yield world
         finally:
