@@ -161,6 +161,12 @@ class ApprovalService:
         """One approval as it stands now. Errors: `ApprovalRefused` `not_found`."""
         return as_of(await self._stored(log, approval_id), self._clock())
 
+    async def used_by(self, log: LogId, call_id: str) -> Approval | None:
+        """The approval that a call used up; None for a call that needed none."""
+        row = await self._store.call(log, call_id)
+        approval = await self._store.approval(log, row.approval) if row is not None and row.approval else None
+        return approval if approval is not None and approval.used_by == call_id else None
+
     async def list(self, log: LogId, state: ApprovalState | None, cursor: str | None, limit: int) -> ApprovalPage:
         """A page of approvals, newest first. Errors: `ApprovalRefused` `malformed_request` for a strange cursor."""
         now = self._clock()

@@ -7,6 +7,8 @@ the flow with a `Refusal`. Leaves performing to `gateway.flow.driver`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bundles.canonical import JsonValue
 from gateway.approvals.digest import action_digest, chain_digest
 from gateway.approvals.model import Approval, ApprovalState
@@ -22,6 +24,7 @@ from gateway.flow.commands import (
     AppendRecord,
     AskPolicy,
     AwaitApproval,
+    LoadUsedApproval,
     OpenOrAttach,
     ReadBody,
     VerifyToken,
@@ -37,7 +40,15 @@ from gateway.flow.describe import (
     with_body,
 )
 from gateway.flow.dispatching import dispatch, refuse_killed
-from gateway.flow.events import ApprovalRead, BodyRead, Flow, Identified, PolicyAnswered, expect
+from gateway.flow.events import (
+    ApprovalRead,
+    BodyRead,
+    Flow,
+    Identified,
+    PolicyAnswered,
+    UsedApprovalLoaded,
+    expect,
+)
 from gateway.flow.once import KeyScope, is_once, key_effects, key_scope, look_up, replay
 from gateway.flow.prepare import begin_proxy, prepare_api, prepare_proxy
 from gateway.flow.renewing import renewed
@@ -130,7 +141,7 @@ def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: R
         scope = key_scope(call)
         earlier = yield from look_up(call, scope)
         if earlier is not None:
-            return (yield from _replayed(call, trace, recorder, earlier))
+            return (yield from _replayed(call, trace, context, recorder, earlier))
     decided = yield from _decide(call, trace, now=call.received_unix, approval=None)
     approval: Approval | None = None
     if decided.decision.effect is Effect.REQUIRE_HITL:
@@ -144,7 +155,7 @@ def _enforce(call: GovernedCall, trace: Trace, context: FlowContext, recorder: R
         yield from _intend(call, trace, recorder, scope, approval)
     except StoreConflict as conflict:
         if conflict.code == "replay":
-            return (yield from _replayed(call, trace, recorder, conflict.call))
+            return (yield from _replayed(call, trace, context, recorder, conflict.call))
         raise refusal(conflict.code, conflict.detail) from conflict
     call, began = yield from dispatch(call, trace, recorder, scope, approval)
     return (yield from deliver(call, trace, context, recorder, began, scope))
@@ -155,9 +166,23 @@ def _spooled(call: GovernedCall, context: FlowContext) -> Flow[GovernedCall]:
     return with_body(call, body)
 
 
-def _replayed(call: GovernedCall, trace: Trace, recorder: Recorder, earlier: str) -> Flow[Finished]:
-    """The first answer again, if current policy would still let the call out or had it approved before."""
-    yield from _decide(call, trace, now=call.received_unix, approval=None)
+def _replayed(
+    call: GovernedCall, trace: Trace, context: FlowContext, recorder: Recorder, earlier: str
+) -> Flow[Finished]:
+    """The first answer again, if current policy lets the call out, or does with the approval that the first one used up.
+
+    **Security**: page 12 rule 14; where policy asks for a person only now, nobody has seen the call.
+    """
+    decided = yield from _decide(call, trace, now=call.received_unix, approval=None)
+    if decided.decision.effect is Effect.REQUIRE_HITL:
+        used = expect((yield LoadUsedApproval(call.log, earlier)), UsedApprovalLoaded).approval
+        if used is None:
+            message = "policy now asks for a person, and nobody approved the call that was made with this key"
+            raise refusal("denied", message, reasons=reasons_of(decided), decision=decided.decision_id)
+        trace.approval_id = used.id
+        as_used = replace(used, state=ApprovalState.APPROVED)
+        again = yield from _decide(call, trace, now=call.received_unix, approval=as_used)
+        _check_same_chain(used, again, context.chains())
     return (yield from replay(call, trace, recorder, earlier))
 
 

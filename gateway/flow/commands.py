@@ -62,6 +62,13 @@ class LoadAnswer(Value, frozen=True):
     call_id: str
 
 
+class LoadUsedApproval(Value, frozen=True):
+    """The approval that an earlier call used up. → UsedApprovalLoaded"""
+
+    log: LogId
+    call_id: str
+
+
 class AskPolicy(Value, frozen=True):
     """Ask the bundle in force. → PolicyAnswered"""
 
@@ -165,6 +172,7 @@ Command = (
     | ReadSwitches
     | LookUpClaim
     | LoadAnswer
+    | LoadUsedApproval
     | AskPolicy
     | OpenOrAttach
     | AwaitApproval

@@ -178,6 +178,9 @@ class CallDriver:
     async def _load_answer(self, command: c.LoadAnswer) -> e.Event:
         return e.AnswerLoaded(await self._services.store.answer(command.log, command.call_id))
 
+    async def _load_used(self, command: c.LoadUsedApproval) -> e.Event:
+        return e.UsedApprovalLoaded(await self._services.approvals.used_by(command.log, command.call_id))
+
     async def _ask(self, command: c.AskPolicy) -> e.Event:
         services = self._services
         decided = await services.policy.decide(command.policy_input)
@@ -487,6 +490,7 @@ _PERFORM: dict[type[Any], Callable[[CallDriver, Any], Awaitable[e.Event]]] = {
     c.VerifyToken: CallDriver._verify,
     c.LookUpClaim: CallDriver._claim,
     c.LoadAnswer: CallDriver._load_answer,
+    c.LoadUsedApproval: CallDriver._load_used,
     c.AskPolicy: CallDriver._ask,
     c.OpenOrAttach: CallDriver._open,
     c.AwaitApproval: CallDriver._await_approval,

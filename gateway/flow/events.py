@@ -57,6 +57,12 @@ class AnswerLoaded(Value, frozen=True):
     answer: StoredAnswer | None
 
 
+class UsedApprovalLoaded(Value, frozen=True):
+    """The approval that a call used up, if it used one."""
+
+    approval: Approval | None
+
+
 class PolicyAnswered(Value, frozen=True):
     """A decision."""
 
@@ -137,6 +143,7 @@ Event = (
     | SwitchesRead
     | ClaimRead
     | AnswerLoaded
+    | UsedApprovalLoaded
     | PolicyAnswered
     | ApprovalRead
     | RecordAppended
