@@ -129,7 +129,7 @@ class _Claims:
         self._key = self._scope(_KEYS, key) if key is not None else None
 
     def _scope(self, place: str, name: str) -> str:
-        return idempotency_scope(self._log, self._subject.issuer, self._subject.id, place, name)
+        return idempotency_scope(self._log, self._subject.standing, place, name)
 
     async def by_key(self, running: Running) -> Approval | None:
         """The request that this key opened. Raises the profile's `duplicate_request` for another body."""

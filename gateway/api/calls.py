@@ -144,8 +144,11 @@ class CallsApi:
 
 
 def _is_own(exchange: ApiExchange, row: CallRow) -> bool:
-    """Whether a call is the caller's own; answers are for nobody else, whoever may read how calls stand."""
-    return (row.subject, row.issuer) == (exchange.subject.id, exchange.subject.issuer)
+    """Whether a call is the caller's own: an actor's for one person is not the same actor's for another.
+
+    Answers are for nobody else, whoever may read how calls stand.
+    """
+    return (row.issuer, row.subject, row.on_behalf_of, row.environment) == exchange.subject.standing
 
 
 def _base(request: ApiRequest, trace: Trace) -> dict[str, object]:

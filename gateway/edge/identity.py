@@ -56,6 +56,14 @@ class Subject:
     people: bool
     expires_at: int
 
+    @property
+    def standing(self) -> tuple[str, str, str | None, str]:
+        """As whom within a tenant and workspace: what is kept for one standing is for no other.
+
+        **Security**: an actor's answers for one person are not for another whom the same actor acts for.
+        """
+        return (self.issuer, self.id, self.on_behalf_of, self.environment)
+
 
 @dataclass(frozen=True, slots=True)
 class IssuerPolicy:

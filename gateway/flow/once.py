@@ -1,7 +1,8 @@
 """Once: one intent per idempotency key, the first answer again for a repeat (page 8, page 12 rule 14).
 
-Guarantees: a key means one request of one subject on one instance; another request under it is refused; a stored answer
-is given only for a call that was dispatched and ended. Leaves deciding the repeat to `gateway.flow.call`.
+Guarantees: a key means one request of one subject, for one person and in one environment, on one instance; another request
+under it is refused; a stored answer is given only for a call that was dispatched and ended. Leaves deciding the repeat to
+`gateway.flow.call`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def key_scope(call: GovernedCall) -> KeyScope:
     else:
         effect = hashlib.sha256(action.name.encode() + b"\0" + canonical_json(dict(call.args))).hexdigest()
         key, keep = "effect\0" + effect, action.dedupe_seconds
-    scope = idempotency_scope(call.log, subject.issuer, subject.id, call.plan.name, key)
+    scope = idempotency_scope(call.log, subject.standing, call.plan.name, key)
     return KeyScope(scope, request_digest(call), keep)
 
 

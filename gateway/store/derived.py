@@ -42,6 +42,8 @@ def call_of_records(log: LogId, call_id: str, records: Sequence[Mapping[str, Any
         approval=_text(first["ids"].get("approval")) or None,
         status=status if isinstance(status, int) else None,
         created=int(first["wall"]),
+        on_behalf_of=_text(first["subject"].get("on_behalf_of")) or None,
+        environment=_text(first["subject"].get("environment")),
     )
 
 

@@ -106,6 +106,9 @@ class CallRow:
     approval: str | None = None
     status: int | None = None
     created: int = 0
+    on_behalf_of: str | None = None
+    environment: str = ""
+    """Whom the subject acted for and where, as the call's records say; empty for a call without a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +396,10 @@ class Store(Protocol):
     async def records(self, log: LogId, first_seq: int, limit: int) -> tuple[StoredRecord, ...]: ...
 
 
-def idempotency_scope(log: LogId, issuer: str, subject: str, instance: str, key: str) -> str:
+def idempotency_scope(log: LogId, who: tuple[str | None, ...], instance: str, key: str) -> str:
     """The scope of an `Idempotency-Key`: (tenant, workspace, subject, instance, key) as one digest (hex), so that
-    the client's key is not kept in the clear."""
-    return hashlib.sha256(canonical_record_json([*log, issuer, subject, instance, key])).hexdigest()
+    the client's key is not kept in the clear.
+
+    `who` is everything that makes two callers different: see `gateway.edge.identity.Subject.standing`.
+    """
+    return hashlib.sha256(canonical_record_json([*log, *who, instance, key])).hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,11 +140,15 @@ class SqliteReads:
         """The status of a call: its saved row, else what its records say."""
         log_id = await self._log_id(log)
         found = await self._one(statements.GET_CALL, {"log": log_id, "id_": call_id})
-        if found is not None:
-            return CallRow(log, *found[1:])
         values = {"call_": call_id, "log": log_id, "count": RECORDS_OF_CALL_MAX}
         rows = await self._all(statements.RECORDS_OF_CALL, values)
-        return call_of_records(log, call_id, tuple(orjson.loads(row[0]) for row in rows))
+        told = call_of_records(log, call_id, tuple(orjson.loads(row[0]) for row in rows))
+        if found is None:
+            return told
+        saved = CallRow(log, *found[1:])
+        if told is None:
+            return saved
+        return replace(saved, on_behalf_of=told.on_behalf_of, environment=told.environment)
 
     async def kept_input(self, log: LogId, call_id: str) -> KeptInput | None:
         """What policy was asked about a call, until it expires. Errors: also `SealBroken`, `AnswerBroken`."""

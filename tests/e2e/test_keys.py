@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.calling import LIST, call
 from tests.e2e.harness import GateProcess, edit_config, init_directory
 from tests.e2e.hostile import HostileUpstream
+from tests.e2e.issuing import issued
 from tests.e2e.rulebook import add_rules
 
 RULE = """
@@ -66,3 +67,39 @@ def test_first_answer_is_given_again_when_a_person_approved_the_first_call(
     assert answers[0].body == answers[1].body
     assert {answer.headers["tidegate-approval"] for answer in answers} == {held["id"]}
     assert upstream.times_asked("/seen") == 1
+
+
+def _agent(gate: GateProcess, person: str, environment: str = "test") -> str:
+    return issued(gate, sub=person, act={"sub": "agent-7"}, roles=["triage", "operator"], environment=environment)
+
+
+STRANGERS = {
+    "another person": {"person": "mallory"},
+    "the same person elsewhere": {"person": "alice", "environment": "staging"},
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS.keys())
+def test_key_of_an_agent_is_another_when_it_acts_for(
+    keyed: GateProcess, upstream: HostileUpstream, stranger: dict[str, str]
+) -> None:
+    word = "-".join(stranger.values())
+    target, body, headers = f"{LIST}/for-{word}", {"state": "3"}, {"Idempotency-Key": word}
+    first, again = (call(keyed, "PATCH", target, body, token=_agent(keyed, "alice"), headers=headers) for _ in range(2))
+    assert (first.status, again.status, upstream.times_asked(f"/for-{word}")) == (200, 200, 1)
+    other = call(keyed, "PATCH", target, body, token=_agent(keyed, **stranger), headers=headers)
+    assert (other.status, upstream.times_asked(f"/for-{word}")) == (200, 2)
+
+
+@pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS.keys())
+def test_answer_of_an_agents_call_is_not_shown_when_it_acts_for(keyed: GateProcess, stranger: dict[str, str]) -> None:
+    alice, other = _agent(keyed, "alice"), _agent(keyed, **stranger)
+    question = {"instance": "servicenow", "action": "incident.list", "arguments": {}}
+    made = call(keyed, "POST", "/v1/calls", question, token=alice)
+    assert made.status == 200
+    where = f"/v1/calls/{made.json()['id']}"
+    assert call(keyed, "GET", where, token=alice).json()["response"] == {"result": []}
+    assert call(keyed, "GET", f"{where}/response", token=alice).status == 200
+    seen, answer = (call(keyed, "GET", place, token=other) for place in (where, f"{where}/response"))
+    assert (seen.status, seen.json()["response"]) == (200, None)
+    assert (answer.status, answer.code) == (404, "not_found")

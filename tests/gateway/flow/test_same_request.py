@@ -70,6 +70,8 @@ STRANGERS = {
     "workspace": CALL._replace(subject=replace(SUBJECT, workspace="dev")),
     "subject": CALL._replace(subject=replace(SUBJECT, id="bot-2")),
     "issuer": CALL._replace(subject=replace(SUBJECT, issuer="urn:other")),
+    "delegator": CALL._replace(subject=replace(SUBJECT, on_behalf_of="alice")),
+    "environment": CALL._replace(subject=replace(SUBJECT, environment="test")),
     "instance": CALL._replace(plan=replace(ON, name="desk-2")),
     "key": CALL._replace(idempotency_key="k2"),
 }

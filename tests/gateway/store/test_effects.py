@@ -29,7 +29,8 @@ from gateway.store.port import (
 )
 from tests.gateway.store.build import KEYS, LOG, OTHER_LOG, START, OpenStore, draft, open_store
 
-SCOPE = idempotency_scope(LOG, "urn:people", "alice", "servicenow", "key-1")
+ALICE = ("urn:people", "alice", None, "prod")
+SCOPE = idempotency_scope(LOG, ALICE, "servicenow", "key-1")
 ANSWER = StoredAnswer(201, (("content-type", "application/json"),), b'{"secret":"of alice"}\n\x00')
 
 
@@ -146,16 +147,20 @@ async def test_item_keeps_nothing_when_its_last_effect_conflicts(tmp_path: Path)
 
 
 def test_scope_differs_when_any_of_its_parts_does() -> None:
-    parts = (LOG, "urn:people", "alice", "servicenow", "key-1")
+    others = [
+        ("urn:other", "alice", None, "prod"),
+        ("urn:people", "bob", None, "prod"),
+        ("urn:people", "alice", "carol", "prod"),
+        ("urn:people", "alice", None, "test"),
+    ]
     changed = {
-        idempotency_scope(OTHER_LOG, *parts[1:]),
-        idempotency_scope(LOG, "urn:other", *parts[2:]),
-        idempotency_scope(LOG, "urn:people", "bob", *parts[3:]),
-        idempotency_scope(*parts[:3], "github", "key-1"),
-        idempotency_scope(*parts[:4], "key-2"),
+        *(idempotency_scope(LOG, who, "servicenow", "key-1") for who in others),
+        idempotency_scope(OTHER_LOG, ALICE, "servicenow", "key-1"),
+        idempotency_scope(LOG, ALICE, "github", "key-1"),
+        idempotency_scope(LOG, ALICE, "servicenow", "key-2"),
         SCOPE,
     }
-    assert len(changed) == 6
+    assert len(changed) == 8
 
 
 async def test_answer_is_given_back_and_unreadable_at_rest_when_stored(tmp_path: Path) -> None:
