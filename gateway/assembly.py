@@ -26,9 +26,11 @@ from gateway.edge.headers import HeaderPairs
 from gateway.edge.identity import IdentityVerifier, IssuerPolicy
 from gateway.edge.jwks import JwksStore
 from gateway.edge.limits import EdgeLimits
+from gateway.edge.problem import refusal
 from gateway.edge.tokens import needs_form
 from gateway.egress.addresses import AddressClass
 from gateway.egress.dialer import UpstreamPool, UpstreamPools
+from gateway.egress.errors import UpstreamError
 from gateway.egress.exchange import UpstreamTimeouts
 from gateway.egress.fetch import fetch_document
 from gateway.flow.services import Reach, Target
@@ -178,11 +180,15 @@ def _target(
 
 def _token_exchange(pool: UpstreamPool) -> TokenExchange:
     async def exchange(url: str, headers: HeaderPairs, body: bytes) -> tuple[int, bytes]:
-        response = await pool.request("POST", url, headers, body)
+        """However this ends, the call that needs the token was not sent: a refusal says so, an egress error would not."""
         try:
-            return response.status, await response.read(TOKEN_ANSWER_MAX_BYTES)
-        finally:
-            await response.close()
+            response = await pool.request("POST", url, headers, body)
+            try:
+                return response.status, await response.read(TOKEN_ANSWER_MAX_BYTES)
+            finally:
+                await response.close()
+        except UpstreamError as failed:
+            raise refusal(failed.code, f"the token endpoint of the service gave no token: {failed.detail}") from failed
 
     return exchange
 

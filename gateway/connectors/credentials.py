@@ -121,7 +121,7 @@ class TokenExchange(Protocol):
     """Posts a form to a token endpoint, with the egress rules and deadlines of the instance."""
 
     async def __call__(self, url: str, headers: HeaderPairs, body: bytes) -> tuple[int, bytes]:
-        """Status and body (at most `TOKEN_ANSWER_MAX_BYTES`). Raises the egress package's errors."""
+        """Status and body (at most `TOKEN_ANSWER_MAX_BYTES`). Raises `Refusal` when there is none."""
 
 
 class CredentialInjector:
@@ -162,7 +162,7 @@ class CredentialInjector:
     async def headers(self) -> Injected:
         """The headers to inject now.
 
-        Raises `Refusal` ``upstream_failed`` when a token endpoint gives no token, or the exchange's own errors.
+        Raises `Refusal` ``upstream_failed`` when a token endpoint gives no token, and the exchange's own.
         """
         if self._static is not None:
             return self._static
