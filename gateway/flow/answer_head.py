@@ -6,12 +6,15 @@ through. Leaves the body to `gateway.flow.driver`.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from gateway.connectors.outbound import HeaderPolicy, check_coding, kept_response_headers
 from gateway.flow.events import AnswerBegan
 
 _READ: Final = frozenset({"content-length", "content-type", "content-encoding"})
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+"""A longer number is read as no length at all: the body is bounded as it comes."""
 
 
 def answer_began(status: int, received: list[tuple[str, str]], policy: HeaderPolicy) -> AnswerBegan:
@@ -24,6 +27,6 @@ def answer_began(status: int, received: list[tuple[str, str]], policy: HeaderPol
             media_type = value.partition(";")[0].strip().lower()
         elif name == "content-encoding":
             check_coding(value)
-        elif value.isdecimal():
+        elif _LENGTH.fullmatch(value) is not None:
             length = int(value)
     return AnswerBegan(status, kept_response_headers(received, policy), length, media_type)

@@ -7,6 +7,7 @@ stable codes; a streamed answer ends properly only when the flow says so. Runs i
 from __future__ import annotations
 
 import hashlib
+import logging
 from asyncio import CancelledError, current_task, sleep
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -19,7 +20,6 @@ from gateway.approvals.model import ApprovalRefused
 from gateway.connectors.credentials import Injected
 from gateway.connectors.leaks import LeakDetector
 from gateway.connectors.outbound import inject
-from gateway.connectors.tickets import upload_segments
 from gateway.edge.body import body_at_hand, bounded_body, read_body
 from gateway.edge.headers import HeaderPairs
 from gateway.edge.identity import NeedsKeys
@@ -33,6 +33,7 @@ from gateway.flow import events as e
 from gateway.flow.answer_head import answer_began
 from gateway.flow.failures import approval_refusal, dispatch_failed, policy_failed
 from gateway.flow.guard_driver import StreamGuard
+from gateway.flow.rewriting_driver import rewritten
 from gateway.flow.services import Reach, Services
 from gateway.flow.values import Finished, GovernedCall, InstancePlan, Trace
 from gateway.ledger.record import RecordMalformed
@@ -42,6 +43,7 @@ from gateway.watching import Asked
 from pdp.errors import PdpError
 
 GIVING_UP_STEPS_MAX = 8
+_LOG = logging.getLogger("tidegate.flow")
 UNAUTHORIZED = 401
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
 
@@ -119,11 +121,21 @@ class CallDriver:
                     error = approval_refusal(refused_approval)
                 except PdpError as failed_policy:
                     error = policy_failed(failed_policy, self._services.metrics)
+                except Exception as unexpected:  # the boundary: what has begun is ended by the flow, which records it
+                    if not (self._trace.sent or self._trace.intended):
+                        raise
+                    self._report(unexpected)
+                    error = refusal("upstream_failed" if self._trace.sent else "engine_failed")
         except Refusal:
             raise
         except BaseException:
             self._give_up(flow)
             raise
+
+    def _report(self, unexpected: Exception) -> None:
+        """Tell of an error of the gate's own: where it comes from in the log, what it is in the call's line."""
+        self._trace.fault = type(unexpected).__name__
+        _LOG.error("a command of a call failed", exc_info=unexpected)
 
     # -- request -------------------------------------------------------------------------------------------------
 
@@ -251,10 +263,13 @@ class CallDriver:
             return self._failed(failed)
         except Refusal as refused:
             return e.DispatchFailed("not_sent", refused.code, refused.detail)
+        except Exception as unexpected:  # the boundary: whether anything was sent is not known
+            self._report(unexpected)
+            return e.DispatchFailed("failed", "upstream_failed", "the exchange with the service failed")
         services.metrics.observe_stage("dispatch", monotonic() - started)
         try:
             began = self._began(call, response, injected)
-        except Refusal:
+        except Exception:  # whatever is wrong with the answer, the call was sent
             self._trace.sent = True
             await self._drop(c.DropAnswer())
             raise
@@ -346,25 +361,7 @@ class CallDriver:
         return e.AnswerRead(b"".join(found), complete=True, leaked=False)
 
     def _rewrite(self, command: c.RewriteAnswer) -> e.Event:
-        call = command.call
-        rewriter = self._reach.targets[call.plan.name].rewriter
-        headers = tuple(rewriter.headers(command.headers))
-        body = command.body
-        if body and rewriter.searches_bodies:
-            content_type = next((value for name, value in headers if name == "content-type"), None)
-            if rewriter.applies_to(content_type):
-                body = rewriter.body(body, self._ticket_issuer(call))
-        return e.AnswerRewritten(headers, body)
-
-    def _ticket_issuer(self, call: GovernedCall) -> Callable[[str, str], str]:
-        def issue(instance: str, path: str) -> str:
-            actions = self._reach.targets[instance].table.taking_tickets(upload_segments(path))
-            now = self._services.clock()
-            return self._services.tickets.issue(
-                call.subject, instance=instance, actions=actions, path=path, call=call.call_id, now=now
-            )
-
-        return issue
+        return rewritten(self._services, self._reach, command)
 
     async def _pause(self, command: c.Pause) -> e.Event:
         self._services.metrics.dispatch_retry.inc()

@@ -236,6 +236,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.export.starting_client
     gateway.flow.driver
     gateway.flow.guard_driver
+    gateway.flow.rewriting_driver
     gateway.flow.services
     gateway.flow.switches
     gateway.ledger.outcomes_driver

@@ -150,6 +150,10 @@ class HostileUpstream:
     def _garbage(self, link: socket.socket, line: str) -> None:
         link.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
 
+    def _long_length(self, link: socket.socket, line: str) -> None:
+        """A length of more digits than Python reads, which is the right one for all that."""
+        link.sendall(_head(200, len(OK)).replace(b"Length: ", b"Length: " + b"0" * 5_000) + OK)
+
     def _redirect(self, link: socket.socket, line: str) -> None:
         found = _REDIRECT.search(line)
         status, where = (found[1], found[2]) if found is not None else ("302", "metadata")
@@ -178,6 +182,7 @@ _FAULTS: tuple[tuple[str, Callable[[HostileUpstream, socket.socket, str], None]]
     ("flood-json", HostileUpstream._flood_json),
     ("flood-chunked", HostileUpstream._flood_chunked),
     ("flood", HostileUpstream._flood_plain),
+    ("long-length", HostileUpstream._long_length),
     ("redirect", HostileUpstream._redirect),
     ("garbage", HostileUpstream._garbage),
 )

@@ -141,6 +141,15 @@ def test_write_is_unknown_and_sent_once_when_the_service(
     assert upstream.times_asked(f"/{name} ") == 1
 
 
+@pytest.mark.parametrize("method", ["GET", "PATCH"])
+def test_answer_comes_through_and_is_recorded_when_its_length_has_thousands_of_digits(
+    exposed: GateProcess, method: str
+) -> None:
+    answer = _call(exposed, method, f"{INCIDENT}/long-length")
+    assert (answer.status, answer.body) == (200, b'{"result": []}')
+    assert _ends(exposed, answer)[-1] == End("call" if method == "GET" else "outcome", 200, None)
+
+
 UNREACHABLE = [
     pytest.param("GET", "/c/github/repos/acme/widgets", 502, "upstream_failed", id="a read, refused"),
     pytest.param("POST", "/c/github/repos/acme/widgets/issues", 502, "upstream_failed", id="a write, refused"),
