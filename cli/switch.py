@@ -20,7 +20,9 @@ SCOPE_ARGUMENT = typer.Argument(..., help="tenant/T, tenant/T/connector/NAME, â€
 
 
 def _path(scope: str) -> str:
-    return "/v1/switches/" + quote(scope, safe="/")
+    """Where a switch stands; a subject's id is one segment, with its slashes encoded."""
+    around, subject, name = scope.partition("/subject/")
+    return "/v1/switches/" + quote(around, safe="/") + (subject and f"/subject/{quote(name, safe='')}")
 
 
 @app.command("set")

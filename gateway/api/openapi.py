@@ -144,7 +144,14 @@ _ANSWERS: dict[tuple[str, str], str] = {
     ("delete", _SWITCH): "SwitchCleared",
 }
 """The schema that an operation answers with; the others answer with what their own pages and standards say."""
-_PATH_SCHEMAS: dict[str, dict[str, Any]] = {"kind": {"enum": ["connector", "action", "subject"]}}
+_PATH_PARAMETERS: dict[str, dict[str, Any]] = {
+    "kind": {"schema": {"enum": ["connector", "action", "subject"]}},
+    "name": {
+        "schema": {"type": "string"},
+        "description": "A subject's ID is one segment: percent-encode it whole, so that spiffe://acme/agent is"
+        " spiffe%3A%2F%2Facme%2Fagent.",
+    },
+}
 _PARAMETERS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ("post", "/v1/calls"): (
         _parameter(
@@ -197,7 +204,7 @@ def description() -> dict[str, Any]:
         }
         names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": _PATH_SCHEMAS.get(name, {"type": "string"})}
+            {"name": name, "in": "path", "required": True, **_PATH_PARAMETERS.get(name, {"schema": {"type": "string"}})}
             for name in names
         ]
         operation["parameters"] += _PARAMETERS.get((method, path), ())

@@ -46,7 +46,12 @@ class Router:
         """Answer one request. Raises `Refusal`."""
         limits = self.running.assembly.config.document.limits
         try:
-            head = request_head(request, uri_max_bytes=limits.uri_max_bytes, separators_below=INSTANCE_PREFIX)
+            head = request_head(
+                request,
+                uri_max_bytes=limits.uri_max_bytes,
+                separators_below=INSTANCE_PREFIX,
+                names=switches.SUBJECT_SWITCH,
+            )
             admit_host(request, head.headers, self.running.gate_hosts)
             path = head.target.path
             if path.startswith(INSTANCE_PREFIX):

@@ -15,7 +15,10 @@ from gateway.ledger.record import RecordDraft
 from gateway.running import Running
 from gateway.store.port import ClearSwitch, SetSwitch, StoreConflict, StoreEffect, SwitchRow
 
-_SCOPE = re.compile(r"tenant/([^/]{1,256})(?:/(?:connector|action|subject)/[^/]{1,256})?")
+SUBJECT_SWITCH = re.compile(r"/v1/switches/tenant/[^/]+/subject/[^/]+")
+"""The path of a subject's switch. The subject's id is one segment, percent-encoded whole, whatever stands in it."""
+_SCOPE = re.compile(r"tenant/([^/]{1,256})(?:/(?:(?:connector|action)/[^/]{1,256}|subject/.{1,256}))?", re.DOTALL)
+_PARTS = frozenset({2, 4})
 
 
 async def handle(running: Running, exchange: ApiExchange) -> Answer:
@@ -31,7 +34,7 @@ async def handle(running: Running, exchange: ApiExchange) -> Answer:
             answer(_document(rows[0])) if scope else answer({"items": [_document(row) for row in rows], "next": None})
         )
     found = _SCOPE.fullmatch(scope)
-    if found is None or found[1] != exchange.subject.tenant:
+    if found is None or found[1] != exchange.subject.tenant or len(exchange.parts) - 1 not in _PARTS:
         raise refusal("not_found", "a scope is tenant/T[/connector|/action|/subject/NAME] of your own tenant")
     if method == "PUT":
         await authorize(running, exchange, "switch.set", resource_id=scope)

@@ -6,6 +6,7 @@ too slow is a refusal. Leaves deadlines to `server`, parsing to `connectors.argu
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -21,20 +22,29 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def request_head(
-    request: web.BaseRequest, *, uri_max_bytes: int = URI_MAX_BYTES, separators_below: str | None = None
+    request: web.BaseRequest,
+    *,
+    uri_max_bytes: int = URI_MAX_BYTES,
+    separators_below: str | None = None,
+    names: re.Pattern[str] | None = None,
 ) -> RequestHead:
     """The head of a request in its canonical reading; below the path `separators_below` one segment deep, encoded
-    separators are left to classification.
+    separators are left to classification. The last segment of a path that `names` matches whole is text.
 
     Raises the refusals of `canonical_path` and `origin_form`; `admit_host` and `check_head` are the caller's next steps.
     """
     raw_target = request.raw_path
     if not raw_target.startswith("/"):
         raw_target = origin_form(raw_target, request.headers.get("Host"))
-    separators_from = None
-    if separators_below is not None and "%" in raw_target and raw_target.startswith(separators_below):
-        separators_from = separators_below.count("/")
-    target = canonical_path(raw_target, uri_max_bytes=uri_max_bytes, separators_from=separators_from)
+    separators_from = text_from = None
+    if "%" in raw_target:
+        if separators_below is not None and raw_target.startswith(separators_below):
+            separators_from = separators_below.count("/")
+        elif names is not None and names.fullmatch(raw_target.partition("?")[0]) is not None:
+            text_from = raw_target.partition("?")[0].count("/") - 1
+    target = canonical_path(
+        raw_target, uri_max_bytes=uri_max_bytes, separators_from=separators_from, text_from=text_from
+    )
     return RequestHead(request.method, target, header_fields(request.raw_headers))
 
 

@@ -27,6 +27,7 @@ _QUERY = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]^|{}]|%[0-9A-Fa-f]{2})
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?#@\\\s]+)(/[^\s]*|\?[^\s]*)?")
 _FORBIDDEN_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb]|25|0[0-9A-Fa-f]|1[0-9A-Fa-f]|7[Ff])")
 _SEPARATOR_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb])")
+_TEXT_ESCAPE = re.compile(r"%(?:2[Ff]|5[Cc]|3[Bb]|25)")
 _DOT_SEGMENTS = frozenset({".", ".."})
 
 
@@ -44,13 +45,18 @@ class CanonicalTarget(Value, frozen=True):
 
 
 def canonical_path(
-    raw_target: str, *, uri_max_bytes: int = URI_MAX_BYTES, separators_from: int | None = None
+    raw_target: str,
+    *,
+    uri_max_bytes: int = URI_MAX_BYTES,
+    separators_from: int | None = None,
+    text_from: int | None = None,
 ) -> CanonicalTarget:
     """Read an origin-form target (`/path?query`).
 
     From the segment with number `separators_from` on, if that is given, `%2F`, `%5C` and `%3B` are read too; whoever
-    asks for them refuses every segment in which a separator is not wanted. Raises a refusal `uri_too_long` or
-    `malformed_request`.
+    asks for them refuses every segment in which a separator is not wanted. From the segment with number `text_from` on
+    `%25` is read as well: what stands there is a name, looked up as it is decoded and never part of a path again. Raises a
+    refusal `uri_too_long` or `malformed_request`.
 
     Security: page 12 rule 2. A segment that decodes to `.` or `..` in any spelling, `%2F`, `%5C`, `%3B`, `%25`, control
     octets, a literal `;`, `\\`, `//` or anything outside RFC 3986's path characters is refused.
@@ -59,15 +65,15 @@ def canonical_path(
     if len(raw_target) > uri_max_bytes:
         raise refusal("uri_too_long", f"the request target is longer than {uri_max_bytes} bytes")
     if len(raw_target) > REMEMBERED_MAX_BYTES:
-        return _read(raw_target, separators_from)
-    return _remembered(raw_target, separators_from)
+        return _read(raw_target, separators_from, text_from)
+    return _remembered(raw_target, separators_from, text_from)
 
 
-def _read(raw_target: str, separators_from: int | None) -> CanonicalTarget:
+def _read(raw_target: str, separators_from: int | None, text_from: int | None) -> CanonicalTarget:
     path, mark, raw_query = raw_target.partition("?")
     if _PATH.fullmatch(path) is None:
         raise refusal("malformed_request", "the path holds characters that have no single reading")
-    if "%" in path and _FORBIDDEN_ESCAPE.search(_judged(path, separators_from)) is not None:
+    if "%" in path and _FORBIDDEN_ESCAPE.search(_judged(path, separators_from, text_from)) is not None:
         raise refusal("malformed_request", "the path holds an encoded separator, percent sign or control character")
     segments = _segments(path)
     return CanonicalTarget(path, segments, raw_query, _pairs(raw_query) if mark else ())
@@ -96,8 +102,11 @@ def origin_form(raw_target: str, host: str | None) -> str:
     return rest if rest.startswith("/") else "/" + rest
 
 
-def _judged(path: str, separators_from: int | None) -> str:
+def _judged(path: str, separators_from: int | None, text_from: int | None) -> str:
     """The path less the escapes that are the caller's to judge."""
+    if text_from is not None:
+        segments = path[1:].split("/")
+        return "/".join(segments[:text_from]) + _TEXT_ESCAPE.sub("", "/".join(segments[text_from:]))
     if separators_from is None:
         return path
     segments = path[1:].split("/")

@@ -199,3 +199,18 @@ def test_target_is_read_once_when_it_comes_again_unless_it_is_long() -> None:
     assert canonical_path("/x/a%2Fb", separators_from=1).segments == ("x", "a/b")
     with pytest.raises(Refusal):
         canonical_path("/x/a%2Fb")
+
+
+@pytest.mark.parametrize("name", ["a%2Fb", "a%5Cb", "a%3Bb", "a%25b", "a%252Fb", "%2F%2F"])
+def test_name_is_read_with_its_separators_when_it_is_text(name: str) -> None:
+    found = canonical_path(f"/v1/names/{name}?a=b", text_from=2)
+    assert (found.segments[:2], found.path) == (("v1", "names"), f"/v1/names/{name}")
+
+
+@pytest.mark.parametrize(
+    "target", ["/v1/a%2Fb/x", "/v1%25/b/x", "/v1/names/%2e%2E", "/v1/names/%FF", "/v1/names/a%00b", "/v1//x"]
+)
+def test_target_is_malformed_when_its_text_is_elsewhere_or_has_no_reading(target: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        canonical_path(target, text_from=2)
+    assert refused.value.code == "malformed_request"
