@@ -42,7 +42,7 @@ class CallRunner:
     def __init__(self, running: Running, log: LineLog) -> None:
         self._running = running
         self._log = log
-        self._in_flight = 0
+        self._places = running.services.places
         self._in_force = running.reach
 
     @property
@@ -120,14 +120,13 @@ class CallRunner:
 
     def _begin(self) -> None:
         """Count a call in. Raises `throttled` when `limits.calls_max` are being worked on already."""
-        if self._in_flight >= self._running.assembly.config.document.limits.calls_max:
-            raise refusal("throttled", "the gate is working on as many calls as it may")
-        self._in_flight += 1
-        self.services.metrics.count_in_flight(self._in_flight)
+        places = self._places
+        places.take(self._running.assembly.config.document.limits.calls_max)
+        self.services.metrics.count_in_flight(places.taken)
 
     def _end(self) -> None:
-        self._in_flight -= 1
-        self.services.metrics.count_in_flight(self._in_flight)
+        self._places.give_back()
+        self.services.metrics.count_in_flight(self._places.taken)
 
     def _context(self) -> FlowContext:
         running = self._running

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +36,7 @@ ID_BYTES: Final = 16
 SALT_BYTES: Final = 16
 DUE_PER_ROUND: Final = 100
 POLL_SECONDS: Final = 5.0
+WANTED_SECONDS: Final = 1.0
 POLL_MIN_SECONDS: Final = 0.05
 """How often a waiter looks by itself: a change made by another process gives no wake-up here."""
 
@@ -71,6 +73,7 @@ class ApprovalService:
         self.limits = limits
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._waiting = 0
+        self._waiting_of: Counter[tuple[LogId, str]] = Counter()
 
     async def open_or_attach(self, held: HeldCall) -> Approval:
         """Open an approval for a held call, or the one that is already open (pending or approved) for the same call.
@@ -177,32 +180,49 @@ class ApprovalService:
             raise ApprovalRefused(conflict.code, conflict.detail) from conflict
         return ApprovalPage(items=tuple(as_of(item, now) for item in items), next=following)
 
-    async def wait(self, log: LogId, approval_id: str, seconds: float) -> Approval:
-        """Wait until the approval is no longer pending or `seconds` have passed; the approval as it then stands.
+    async def wait(
+        self, log: LogId, approval_id: str, seconds: float, still_wanted: Callable[[], bool] = lambda: True
+    ) -> Approval:
+        """Wait until the approval is no longer pending, `seconds` have passed or nobody wants it; it as it then stands.
 
-        With as many waiters as are allowed nobody waits: the answer is the approval as it stands.
+        With as many waiters as are allowed nobody waits: the answer is the approval as it stands. `still_wanted` is asked
+        each `WANTED_SECONDS`. Errors: `ApprovalRefused` `not_found`; `throttled` for a requester who waits as often as
+        one may have approvals open.
+
+        **Security**: page 12 rule 26; the same call sent again attaches to one approval, but each waits in its own place.
         """
         approval = await self.get(log, approval_id)
         limit = min(max(0.0, seconds), float(self.limits.wait_max_seconds))
         if approval.state is not ApprovalState.PENDING or limit == 0.0 or self._waiting >= self.limits.waiters_max:
             return approval
+        who = (log, approval.requester)
+        if self._waiting_of[who] >= self.limits.open_per_subject_max:
+            raise ApprovalRefused("throttled", "this subject waits for as many approvals as it may")
         loop = asyncio.get_running_loop()
-        end = loop.time() + limit
+        end, look = loop.time() + limit, 0.0
         changed = asyncio.Event()
         self._waiters.setdefault(approval_id, set()).add(changed)
         self._waiting += 1
+        self._waiting_of[who] += 1
         try:
-            while (left := end - loop.time()) > 0:
+            while (left := end - loop.time()) > 0 and still_wanted():
                 expiry = max(POLL_MIN_SECONDS, (approval.deadline - self._clock()) / 1000)
+                look = look or loop.time() + min(left, POLL_SECONDS, expiry)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, POLL_SECONDS, expiry)):
+                    async with asyncio.timeout(min(look - loop.time(), WANTED_SECONDS)):
                         await changed.wait()
+                if not changed.is_set() and loop.time() < look:
+                    continue
+                look = 0.0
                 changed.clear()
                 approval = await self.get(log, approval_id)
                 if approval.state is not ApprovalState.PENDING:
                     break
         finally:
             self._waiting -= 1
+            self._waiting_of[who] -= 1
+            if not self._waiting_of[who]:
+                del self._waiting_of[who]
             events = self._waiters[approval_id]
             events.discard(changed)
             if not events:

@@ -146,7 +146,8 @@ class CallDriver:
     async def _read_body(self, command: c.ReadBody) -> e.Event:
         if self._request is None:
             return e.BodyRead(b"")
-        return e.BodyRead(await read_body(self._request, command.max_bytes))
+        with self._services.places.left(self._trace):
+            return e.BodyRead(await read_body(self._request, command.max_bytes))
 
     def _verify_known(self, command: c.VerifyToken) -> e.Event | None:
         try:
@@ -213,7 +214,9 @@ class CallDriver:
         waiting = self._services.metrics.callers_waiting
         waiting.inc()
         try:
-            approval = await self._services.approvals.wait(command.log, command.approval_id, command.seconds)
+            approval = await self._services.approvals.wait(
+                command.log, command.approval_id, command.seconds, self._caller_connected
+            )
         finally:
             waiting.dec()
         moved = None
@@ -245,9 +248,7 @@ class CallDriver:
     async def _dispatch(self, command: c.Dispatch) -> e.Event:
         call, outbound = command.call, command.outbound
         target = self._reach.targets[call.plan.name]
-        url = f"{target.base_url}{outbound.path}"
-        if outbound.raw_query:
-            url = f"{url}?{outbound.raw_query}"
+        url = target.base_url + outbound.reference
         services, started = self._services, monotonic()
         try:
             injected = target.injector.known or await target.injector.headers()

@@ -20,6 +20,7 @@ from gateway.edge.jwks import JwksStore
 from gateway.egress.addresses import AddressClass
 from gateway.egress.dialer import UpstreamPools
 from gateway.egress.exchange import UpstreamTimeouts
+from gateway.flow.places import Places
 from gateway.flow.switches import SwitchBoard
 from gateway.flow.values import InstancePlan
 from gateway.ledger.outcomes_driver import OutcomeKeeper
@@ -57,6 +58,7 @@ class Services:
     outcomes: OutcomeKeeper
     clock: Callable[[], float] = time
     watch: DecisionWatch = field(default_factory=DecisionWatch)
+    places: Places = field(default_factory=Places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,11 @@ class Outbound(Value, frozen=True):
     body: bytes | None
     streamed: bool = False
 
+    @property
+    def reference(self) -> str:
+        """Path and query as they stand in the request line."""
+        return f"{self.path}?{self.raw_query}" if self.raw_query else self.path
+
 
 class GovernedCall(Value, frozen=True):
     """A call that is identified, classified and whole: what policy sees, what is recorded, what is sent."""

@@ -91,6 +91,7 @@ PURE: frozenset[str] = frozenset(
     gateway.flow.events
     gateway.flow.failures
     gateway.flow.once
+    gateway.flow.places
     gateway.flow.prepare
     gateway.flow.renewing
     gateway.flow.switch_scopes

@@ -415,3 +415,28 @@ async def test_expiry_leaves_an_approval_alone_when_it_still_has_a_moment(opened
     assert await kinds(opened) == ["approval"]
     opened.clock.now = approval.deadline
     assert await service_of(opened).expire_due() == 1
+
+
+async def test_waiter_is_throttled_when_its_requester_waits_as_often_as_it_may(opened: OpenStore) -> None:
+    service = service_of(opened, replace(LIMITS, open_per_subject_max=2))
+    approval = await service.open_or_attach(HELD)
+    waiters = [asyncio.create_task(service.wait(LOG, approval.id, 60), name=str(number)) for number in range(2)]
+    while service._waiting < 2:
+        await asyncio.sleep(0)
+    with pytest.raises(ApprovalRefused) as refused:
+        await service.wait(LOG, approval.id, 60)
+    assert refused.value.code == "throttled"
+    assert (await service.wait(LOG, approval.id, 0)).state is ApprovalState.PENDING
+    await service.vote(LOG, approval.id, yes(approval), Voter())
+    async with asyncio.timeout(10):
+        assert [(await waiter).state for waiter in waiters] == [ApprovalState.APPROVED] * 2
+    assert (service._waiting, service._waiting_of) == (0, {})
+
+
+async def test_waiter_goes_on_when_nobody_wants_the_approval_any_more(opened: OpenStore) -> None:
+    service = service_of(opened)
+    approval = await service.open_or_attach(HELD)
+    wanted = [True, True, False]
+    async with asyncio.timeout(10):
+        assert (await service.wait(LOG, approval.id, 60, lambda: wanted.pop(0))).state is ApprovalState.PENDING
+    assert (wanted, service._waiters, service._waiting_of) == ([], {}, {})
