@@ -21,7 +21,8 @@ from gateway.connectors.arguments import SchemaSet
 from gateway.connectors.classify import ActionTable
 from gateway.connectors.credentials import TOKEN_ANSWER_MAX_BYTES, CredentialInjector, SecretReader, TokenExchange
 from gateway.connectors.outbound import header_policy
-from gateway.connectors.rewrite import Rewriter, RewriteTarget
+from gateway.connectors.rewrite import RewriteTarget
+from gateway.connectors.rewriters import Rewriters
 from gateway.edge.headers import HeaderPairs
 from gateway.edge.identity import IdentityVerifier, IssuerPolicy
 from gateway.edge.jwks import JwksStore
@@ -97,10 +98,6 @@ def build_assembly(
         raise ConfigError("config_unsafe", "; ".join(findings))
     manifests = load_manifests(bundle.data)
     secrets = SecretReader(environment if environment is not None else os.environ, config.base_dir)
-    everywhere = tuple(
-        RewriteTarget(name, instance.base_url.rstrip("/"), f"{config.external_url}/c/{name}")
-        for name, instance in document.instances.items()
-    )
     plans: dict[str, InstancePlan] = {}
     targets: dict[str, Target] = {}
     compiled: dict[str, tuple[ActionTable, SchemaSet]] = {}
@@ -112,9 +109,9 @@ def build_assembly(
             compiled[instance.connector] = (ActionTable(manifest), SchemaSet(manifest))
         table, schemas = compiled[instance.connector]
         plans[name] = _plan(name, instance, manifest, (table, schemas))
-        own_first = tuple(sorted(everywhere, key=lambda target: target.instance != name))
-        rewriter = Rewriter(manifest, own_first)
-        targets[name] = _target(name, instance, table, secrets, rewriter)
+    for name, plan in plans.items():
+        rewriters = _named_by(plan, plans, config.external_url)
+        targets[name] = _target(name, document.instances[name], plan.table, secrets, rewriters)
     keys = _keys(config, pools)
     verifier = IdentityVerifier({i.issuer: issuer_policy(i) for i in document.identity.issuers}, keys)
     reach = Reach(verifier, keys, targets, _timeouts(config), document.limits.stream_max_seconds, plans)
@@ -134,6 +131,18 @@ def _keys(config: GatewayConfig, pools: UpstreamPools) -> JwksStore:
         return await fetch_document(pools.pool("_gate", "_keys", "", frozenset()), url, max_bytes)
 
     return JwksStore(sources, clock=monotonic, fetch=fetch)
+
+
+def _named_by(plan: InstancePlan, plans: Mapping[str, InstancePlan], external_url: str) -> Rewriters:
+    """How answers of `plan` name itself, and the other instances among its manifest's hosts, by name or by connector."""
+
+    def named(plan: InstancePlan) -> RewriteTarget:
+        return RewriteTarget(plan.name, plan.base_url, f"{external_url}/c/{plan.name}")
+
+    hosts = plan.manifest.rewrite.hosts
+    others = [other for other in plans.values() if other is not plan]
+    hit = [other for other in others if other.name in hosts or other.manifest.connector in hosts]
+    return Rewriters(plan.manifest, named(plan), [(named(other), other.admits) for other in hit])
 
 
 def _plan(
@@ -164,7 +173,7 @@ def _target(
     instance: Instance,
     table: ActionTable,
     secrets: SecretReader,
-    rewriter: Rewriter,
+    rewriters: Rewriters,
 ) -> Target:
     try:
         allowed = frozenset({AddressClass.PUBLIC, *(AddressClass(named) for named in instance.allow_addresses)})
@@ -175,7 +184,7 @@ def _target(
         table.manifest.auth, instance.credential, secrets, exchange=_token_exchange(pool), clock=monotonic
     )
     fingerprint = hashlib.sha256(repr(sorted(instance.credential.items())).encode()).hexdigest()[:16]
-    return Target(instance.base_url.rstrip("/"), injector, fingerprint, allowed, rewriter, table)
+    return Target(instance.base_url.rstrip("/"), injector, fingerprint, allowed, rewriters, table)
 
 
 def _token_exchange(pool: UpstreamPool) -> TokenExchange:

@@ -17,7 +17,7 @@ from gateway.flow.values import GovernedCall
 def rewritten(services: Services, reach: Reach, command: RewriteAnswer) -> AnswerRewritten:
     """The answer as the caller gets it. Raises the refusals of `Rewriter.body`."""
     call = command.call
-    rewriter = reach.targets[call.plan.name].rewriter
+    rewriter = reach.targets[call.plan.name].rewriters.of(call.subject)
     headers = tuple(rewriter.headers(command.headers))
     body = command.body
     if body and rewriter.searches_bodies:

@@ -13,7 +13,7 @@ from time import time
 from gateway.approvals.service import ApprovalService
 from gateway.connectors.classify import ActionTable
 from gateway.connectors.credentials import CredentialInjector
-from gateway.connectors.rewrite import Rewriter
+from gateway.connectors.rewriters import Rewriters
 from gateway.connectors.tickets import TicketBook
 from gateway.edge.identity import IdentityVerifier
 from gateway.edge.jwks import JwksStore
@@ -39,7 +39,7 @@ class Target:
     injector: CredentialInjector
     credential: str
     allowed: frozenset[AddressClass]
-    rewriter: Rewriter
+    rewriters: Rewriters
     table: ActionTable
 
 

@@ -58,6 +58,7 @@ PURE: frozenset[str] = frozenset(
     gateway.connectors.outbound
     gateway.connectors.render
     gateway.connectors.rewrite
+    gateway.connectors.rewriters
     gateway.connectors.tickets
     gateway.edge.fields
     gateway.edge.framing

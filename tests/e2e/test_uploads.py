@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.calling import call, host, recorded, upload_target
-from tests.e2e.harness import GateProcess, StandIns, edit_config, init_directory, point_at_stand_ins
+from tests.e2e.harness import GateProcess, StandIns, edit_config, init_directory, point_at_stand_ins, read_config
 from tests.e2e.raw import Answer, exchange, read_answer, request
 
 
@@ -21,6 +21,32 @@ def impatient(tmp_path_factory: pytest.TempPathFactory, stand_ins: StandIns) -> 
     edit_config(directory, {"limits": {"body_read_seconds": 2}})
     with GateProcess.start(directory) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory, stand_ins: StandIns) -> Iterator[GateProcess]:
+    """A gate where two tenants share an instance of Slack and have an upload host each, at the same address."""
+    directory = init_directory(tmp_path_factory.mktemp("apart") / "gate")
+    point_at_stand_ins(directory, stand_ins)
+    instances = read_config(directory)["instances"]
+    shared = instances.pop("slack-upload")
+    hosts = {f"slack-upload-{tenant}": {**shared, "tenants": [tenant]} for tenant in ("acme", "zeta")}
+    edit_config(directory, {"instances": None})
+    edit_config(directory, {"instances": {**hosts, **instances}})
+    with GateProcess.start(directory) as running:
+        yield running
+
+
+@pytest.mark.parametrize("tenant", ["acme", "zeta"])
+def test_upload_goes_by_the_tenants_own_host_when_each_tenant_has_one(apart: GateProcess, tenant: str) -> None:
+    target = upload_target(apart, tenant)
+    assert target.startswith(f"/c/slack-upload-{tenant}/")
+    assert _upload(apart, target, {"Content-Length": "5"}, b"hello", slow=True).status == 200
+
+
+def test_upload_url_is_kept_back_when_no_host_for_it_fits_the_caller(apart: GateProcess) -> None:
+    with pytest.raises(AssertionError, match="leads past the gate"):
+        upload_target(apart, "rival")
 
 
 def _upload(gate: GateProcess, target: str, headers: dict[str, str], *pieces: bytes, slow: bool = False) -> Answer:

@@ -14,7 +14,8 @@ from aiohttp import web
 from bundles.manifest import Auth
 from gateway.approvals.service import ApprovalLimits, ApprovalService
 from gateway.connectors.credentials import CredentialInjector, SecretReader
-from gateway.connectors.rewrite import Rewriter, RewriteTarget
+from gateway.connectors.rewrite import RewriteTarget
+from gateway.connectors.rewriters import Rewriters
 from gateway.connectors.tickets import TicketBook
 from gateway.egress.dialer import UpstreamPools
 from gateway.egress.exchange import UpstreamTimeouts
@@ -86,8 +87,8 @@ async def driven(
             Auth(kind="bearer"), {"token": "env:TOKEN"}, SecretReader({"TOKEN": SECRET}, Path("/")), clock=lambda: NOW
         )
         base = f"http://127.0.0.1:{served.port}"
-        rewriter = Rewriter(on.manifest, (RewriteTarget("desk", base, "http://gate/c/desk"),))
-        target = Target(base, injector, "desk", LOOPBACK, rewriter, on.table)
+        rewriters = Rewriters(on.manifest, RewriteTarget("desk", base, "http://gate/c/desk"), ())
+        target = Target(base, injector, "desk", LOOPBACK, rewriters, on.table)
         pools, board, ledger = UpstreamPools(), SwitchBoard(), Ledger()
         trace = Trace("call-1", "desk", "desk", subject=SUBJECT, action=CALL.action.name, mode="write")
         anything = cast(Any, None)

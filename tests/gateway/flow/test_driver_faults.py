@@ -31,7 +31,7 @@ class Broken:
 class Lawless:
     """Rewriting rules with an error in them."""
 
-    def headers(self, headers: object) -> object:
+    def of(self, subject: object) -> object:
         raise ValueError("no rules")
 
 
@@ -61,7 +61,7 @@ async def test_dispatch_fails_as_one_that_may_have_been_sent_when_the_gate_errs_
 )
 async def test_flow_hears_a_refusal_when_the_gate_errs_and(known: dict[str, bool], code: str) -> None:
     async with driven(answering(OK)) as world:
-        _break(world, rewriter=cast(Any, Lawless()))
+        _break(world, rewriters=cast(Any, Lawless()))
         for name, value in known.items():
             setattr(world.trace, name, value)
         with pytest.raises(Refusal) as refused:
@@ -71,6 +71,6 @@ async def test_flow_hears_a_refusal_when_the_gate_errs_and(known: dict[str, bool
 
 async def test_error_goes_on_to_the_connection_when_nothing_of_the_call_has_begun() -> None:
     async with driven(answering(OK)) as world:
-        _break(world, rewriter=cast(Any, Lawless()))
+        _break(world, rewriters=cast(Any, Lawless()))
         with pytest.raises(ValueError, match="no rules"):
             await world.driver.run(asking(Asked(), REWRITE))
