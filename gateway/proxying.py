@@ -24,6 +24,7 @@ from gateway.flow.events import Flow
 from gateway.flow.services import Services
 from gateway.flow.values import ApiRequest, Finished, FlowContext, ProxyRequest, Trace
 from gateway.operations.log import EVENT_CALL, EVENT_REFUSED, LineLog
+from gateway.operations.sampling import LineSampler
 from gateway.running import Running
 from pdp.fresh_ids import TimedIds
 
@@ -44,6 +45,7 @@ class CallRunner:
         self._log = log
         self._places = running.services.places
         self._in_force = running.reach
+        self._refusals = LineSampler()
 
     @property
     def services(self) -> Services:
@@ -176,19 +178,21 @@ class CallRunner:
         return (("Preference-Applied", f"wait={waited}"),)
 
     def settled(self, trace: Trace, code: str, status: int, seconds: float) -> None:
-        """Count and log the end of a call."""
+        """Count and log the end of a call; of callers that nobody identified a sample is logged."""
         services, subject = self._running.services, trace.subject
         metrics = services.metrics
+        metrics.observe_stage("total", seconds)
         if subject is None:
             metrics.unauthenticated.labels(code).inc()
-            event = EVENT_REFUSED
-        else:
-            metrics.count_call((subject.tenant, trace.connector, trace.action, trace.effect, code))
-            event = EVENT_CALL
-        metrics.observe_stage("total", seconds)
+            left_out = self._refusals.left_out(code, monotonic())
+            if left_out is not None:
+                line = _line(EVENT_REFUSED, trace, code, status, (seconds, services.clock()))
+                self._log.write({**line, "left_out": left_out} if left_out else line)
+            return
+        metrics.count_call((subject.tenant, trace.connector, trace.action, trace.effect, code))
         if code == "outcome_unknown":
             metrics.dispatch_unknown.inc()
-        self._log.write(_line(event, trace, code, status, (seconds, services.clock())))
+        self._log.write(_line(EVENT_CALL, trace, code, status, (seconds, services.clock())))
 
 
 def _line(event: str, trace: Trace, code: str, status: int, times: tuple[float, float]) -> dict[str, object]:

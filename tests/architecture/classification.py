@@ -105,6 +105,7 @@ PURE: frozenset[str] = frozenset(
     gateway.operations.edge_refusals
     gateway.operations.enforcement
     gateway.operations.metrics
+    gateway.operations.sampling
     gateway.operations.shadow_metrics
     gateway.policy_settings
     gateway.quarantine

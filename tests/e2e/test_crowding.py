@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.calling import LIST, call, host, metrics, until
+from tests.e2e.calling import LIST, call, counted, host, metrics, until
 from tests.e2e.harness import GateProcess, StandIns, edit_config, init_directory, point_at_stand_ins
-from tests.e2e.raw import read_answer, request
+from tests.e2e.raw import exchange, read_answer, request
 
-CALLS_MAX, HOLDS_MAX = 6, 2
+CALLS_MAX, HOLDS_MAX, REFUSED = 6, 2, 300
 BODY = b'{"short_description":"again and again"}'
 
 
@@ -50,7 +50,7 @@ def test_others_are_served_when_one_subject_has_the_same_call_held_again_and_aga
     sent = request("POST", LIST, {**headers, "Prefer": "wait=600"}, BODY)
     with ExitStack() as links:
         waiting = [_connected(crowded, links, sent) for _ in range(HOLDS_MAX)]
-        until("they wait", lambda: _in_flight(crowded) == HOLDS_MAX or None)
+        until("they wait", lambda: metrics(crowded)["tidegate_callers_waiting"] == HOLDS_MAX or None)
         answers = [read_answer(_connected(crowded, links, sent)) for _ in range(CALLS_MAX)]
         assert Counter((answer.status, answer.code) for answer in answers) == {(429, "throttled"): CALLS_MAX}
         assert _others(crowded) == (200, "")
@@ -69,3 +69,15 @@ def test_others_are_served_when_slow_clients_without_a_token_are_waited_for(crow
         slow.sendall(b"x=11")
         assert read_answer(slow).status == 401
     until("nobody holds a place", lambda: _in_flight(crowded) == 0 or None)
+
+
+def test_refusals_are_all_counted_and_sampled_in_the_log_when_nobody_says_who_they_are(crowded: GateProcess) -> None:
+    family, code = "tidegate_unauthenticated_total", "identity_missing"
+    before, lines = counted(crowded, family, code), crowded.log.read_text().count(f'"code":"{code}"')
+    for _ in range(REFUSED):
+        exchange(crowded.url, request("GET", LIST, {"Host": host(crowded)}), hold_open=True)
+    assert counted(crowded, family, code) - before == REFUSED
+    call(crowded, "GET", LIST)
+    until("the log has caught up", lambda: '"event":"call"' in crowded.log.read_text().splitlines()[-1] or None)
+    logged = crowded.log.read_text().count(f'"code":"{code}"') - lines
+    assert 0 < logged < REFUSED
