@@ -176,12 +176,12 @@ class CallDriver:
     def _switches(self, command: c.ReadSwitches) -> e.Event:
         stands = not command.decided_by or self._services.policy.stands(command.decided_by, command.tenant)
         switches = self._services.switches.of(command.tenant)
-        if command.plan is not None and self._in_force().plans.get(command.plan.name) is not command.plan:
-            return e.SwitchesRead(switches, stands, self._move(command.plan))
-        return e.SwitchesRead(switches, stands)
+        return e.SwitchesRead(switches, stands, self._moved(command.plan))
 
-    def _move(self, plan: InstancePlan) -> e.Moved:
+    def _moved(self, plan: InstancePlan | None) -> e.Moved | None:
         """Go by the configuration in force from here on; the flow refuses what it no longer lets through."""
+        if plan is None or self._in_force().plans.get(plan.name) is plan:
+            return None
         self._reach = self._in_force()
         return e.Moved(self._reach.plans.get(plan.name))
 
@@ -219,10 +219,8 @@ class CallDriver:
             )
         finally:
             waiting.dec()
-        moved = None
-        if command.plan is not None and self._in_force().plans.get(command.plan.name) is not command.plan:
-            moved = self._move(command.plan)
-        return e.ApprovalRead(approval, self._services.clock(), self._caller_connected(), moved)
+        now, moved = self._services.clock(), self._moved(command.plan)
+        return e.ApprovalRead(approval, now, self._caller_connected(), moved)
 
     def _caller_connected(self) -> bool:
         return self._request is None or self._request.transport is not None
