@@ -85,6 +85,14 @@ class _Connection(RequestHandler):
         self._client_done = False
         self._answering = False
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The task that serves is known to the server until it ends, also when its client has long gone."""
+        super().connection_made(transport)
+        task = self._task_handler
+        if task is not None:
+            self._server.serving.add(task)
+            task.add_done_callback(self._server.serving.discard)
+
     # -- bytes in -----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -330,6 +338,7 @@ class _Server(web.Server):
     ) -> None:
         super().__init__(handler, loop=loop)  # type: ignore[arg-type]
         self.handler = handler
+        self.serving: set[asyncio.Task[None]] = set()
         self.protocol_refused = refused
         self.take_limits(limits)
         self._timer: asyncio.TimerHandle | None = None
@@ -390,15 +399,15 @@ class RunningServer:
         self._listener.close()
 
     async def close(self, grace_seconds: float) -> None:
-        """Accept nothing more, let running calls finish for `grace_seconds`, then cancel them."""
+        """Accept nothing more, let running calls finish for `grace_seconds`, then cancel them.
+
+        A call whose client has gone counts: what it did is not known before it ends.
+        """
         self._listener.close()
-        tasks = []
         for connection in self._server.connections:
             if isinstance(connection, _Connection):
-                task = connection._task_handler
                 connection.drain()
-                if task is not None:
-                    tasks.append(task)
+        tasks = tuple(self._server.serving)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_seconds)
             for task in late:
