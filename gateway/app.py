@@ -272,6 +272,7 @@ class Gate:
     async def close(self) -> None:
         """Accept nothing more, let calls finish for the configured grace, write what waits."""
         self._running.closing = True
+        self._running.services.approvals.stop_waiting()
         grace = self._running.assembly.config.document.limits.grace_seconds
         await self._listeners.close(grace)  # while calls end, switches are still seen and leases still renewed
         for task in self._tasks:

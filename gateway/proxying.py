@@ -112,6 +112,9 @@ class CallRunner:
             outcome = end if isinstance(end, Finished) else refusal("upstream_failed", "the answer cannot be held")
         except Refusal as refused:
             outcome = refused
+        except BaseException:
+            self._given_up(driver, trace, started)
+            raise
         finally:
             self._end()
             await driver.close()
@@ -144,6 +147,7 @@ class CallRunner:
             self.settled(trace, refused.code, answered.status, monotonic() - started)
             return answered
         except BaseException:
+            self._given_up(driver, trace, started)
             await driver.close()
             raise
         headers = call_headers(trace)
@@ -176,6 +180,12 @@ class CallRunner:
             return ()
         waited = min(preferred.wait_seconds, self._running.assembly.limits.hold_max_seconds)
         return (("Preference-Applied", f"wait={waited}"),)
+
+    def _given_up(self, driver: CallDriver, trace: Trace, started: float) -> None:
+        """Nobody hears the answer any more; what was sent still counts."""
+        refused = driver.given_up
+        if refused is not None:
+            self.settled(trace, refused.code, refused.status, monotonic() - started)
 
     def settled(self, trace: Trace, code: str, status: int, seconds: float) -> None:
         """Count and log the end of a call; of callers that nobody identified a sample is logged."""

@@ -74,6 +74,7 @@ class ApprovalService:
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._waiting = 0
         self._waiting_of: Counter[tuple[LogId, str]] = Counter()
+        self._stopped = False
 
     async def open_or_attach(self, held: HeldCall) -> Approval:
         """Open an approval for a held call, or the one that is already open (pending or approved) for the same call.
@@ -185,15 +186,16 @@ class ApprovalService:
     ) -> Approval:
         """Wait until the approval is no longer pending, `seconds` have passed or nobody wants it; it as it then stands.
 
-        With as many waiters as are allowed nobody waits: the answer is the approval as it stands. `still_wanted` is asked
-        each `WANTED_SECONDS`. Errors: `ApprovalRefused` `not_found`; `throttled` for a requester who waits as often as
-        one may have approvals open.
+        With as many waiters as are allowed, and once the gate stops, nobody waits: the answer is the approval as it stands.
+        `still_wanted` is asked each `WANTED_SECONDS`. Errors: `ApprovalRefused` `not_found`; `throttled` for a requester
+        who waits as often as one may have approvals open.
 
         **Security**: page 12 rule 26; the same call sent again attaches to one approval, but each waits in its own place.
         """
         approval = await self.get(log, approval_id)
         limit = min(max(0.0, seconds), float(self.limits.wait_max_seconds))
-        if approval.state is not ApprovalState.PENDING or limit == 0.0 or self._waiting >= self.limits.waiters_max:
+        nobody_waits = self._stopped or self._waiting >= self.limits.waiters_max
+        if approval.state is not ApprovalState.PENDING or limit == 0.0 or nobody_waits:
             return approval
         who = (log, approval.requester)
         if self._waiting_of[who] >= self.limits.open_per_subject_max:
@@ -216,7 +218,7 @@ class ApprovalService:
                 look = 0.0
                 changed.clear()
                 approval = await self.get(log, approval_id)
-                if approval.state is not ApprovalState.PENDING:
+                if approval.state is not ApprovalState.PENDING or self._stopped:
                     break
         finally:
             self._waiting -= 1
@@ -237,6 +239,12 @@ class ApprovalService:
         """Wake whoever waits for this approval (also after it was consumed by an intent)."""
         for event in self._waiters.get(approval_id, ()):
             event.set()
+
+    def stop_waiting(self) -> None:
+        """The gate stops: whoever waits, now or later, gets the approval as it stands."""
+        self._stopped = True
+        for approval_id in self._waiters:
+            self.notify(approval_id)
 
     async def expire_due(self) -> int:
         """Record the expiry of approvals whose clock has run out; how many. Call it now and then; what people and

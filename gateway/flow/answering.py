@@ -22,7 +22,7 @@ from gateway.flow.commands import (
     RewriteAnswer,
 )
 from gateway.flow.describe import Recorder, call_row
-from gateway.flow.dispatching import failure, record_failure
+from gateway.flow.dispatching import failure, record_failure, stream_effects
 from gateway.flow.events import (
     AnswerBegan,
     AnswerRead,
@@ -139,14 +139,16 @@ def _stream(
 ) -> Flow[Finished]:
     """Pass an answer on as it comes, between its two records."""
     rewritten = expect((yield RewriteAnswer(call, began.headers, b"")), AnswerRewritten)
-    yield AppendRecord(recorder.draft("response_began", status=began.status))
+    draft = recorder.draft("response_began", status=began.status)
+    trace.streamed = True
+    yield AppendRecord(draft)
     headers: HeaderPairs = rewritten.headers
     yield BeginStream(began.status, headers)
     relayed = expect((yield RelayAnswer(prefix, call.action.response_max_bytes)), AnswerRelayed)
     code = "upstream_failed" if relayed.cut is not None else None
-    effects: tuple[StoreEffect, ...] = ()
+    effects = stream_effects(call, trace)
     if scope is not None:
-        effects = (SettleKey(call.log, scope.scope, call.call_id, "done"),)
+        effects = (*effects, SettleKey(call.log, scope.scope, call.call_id, "done"))
     extra = {"response": {"sha256": relayed.sha256, "length": relayed.length}, "cut": relayed.cut}
     draft = recorder.draft("outcome" if trace.intended else "call", status=began.status, code=code, extra=extra)
     trace.settled = True

@@ -20,7 +20,7 @@ from gateway.flow.once import KeyScope
 from gateway.flow.renewing import renewed
 from gateway.flow.switch_scopes import covering_scopes
 from gateway.flow.values import GovernedCall, Trace
-from gateway.store.port import CallState, SaveCall, SettleKey, StoreEffect, SwitchRow
+from gateway.store.port import CallState, CloseAnswer, SaveCall, SettleKey, StoreEffect, SwitchRow
 from pdp.documents import Effect
 
 RETRY_STATUSES: Final = frozenset({502, 503, 504})
@@ -142,7 +142,7 @@ def record_failure(
 ) -> Flow[None]:
     """Record how a call ended that got no answer through; the key is free again only if nothing can have happened."""
     unknown = refused.code == "outcome_unknown"
-    effects: list[StoreEffect] = []
+    effects: list[StoreEffect] = [*stream_effects(call, trace)]
     if scope is not None and trace.intended:
         result = "unknown" if unknown else "released" if not trace.sent or call.action.idempotent else "done"
         effects.append(_settle(call, scope, result))
@@ -153,6 +153,11 @@ def record_failure(
     draft = recorder.draft(kind, code=refused.code)  # type: ignore[arg-type]
     trace.settled = True
     yield AppendRecord(draft, tuple(effects), after_side_effect=trace.sent or trace.intended)
+
+
+def stream_effects(call: GovernedCall, trace: Trace) -> tuple[StoreEffect, ...]:
+    """What closes a streamed read, which a start would otherwise find open; the outcome of an intent does so by itself."""
+    return (CloseAnswer(call.log, call.call_id),) if trace.streamed and not trace.intended else ()
 
 
 def _settle(call: GovernedCall, scope: KeyScope, result: str) -> SettleKey:

@@ -32,17 +32,17 @@ from gateway.flow import commands as c
 from gateway.flow import events as e
 from gateway.flow.answer_head import answer_began
 from gateway.flow.failures import approval_refusal, dispatch_failed, policy_failed
-from gateway.flow.guard_driver import StreamGuard
+from gateway.flow.guard_driver import GIVEN_UP, GONE, StreamGuard, why_left
 from gateway.flow.rewriting_driver import rewritten
 from gateway.flow.services import Reach, Services
 from gateway.flow.values import Finished, GovernedCall, InstancePlan, Trace
 from gateway.ledger.record import RecordMalformed
 from gateway.ledger.writer import LedgerUnavailable
-from gateway.store.port import StoreConflict, StoreUnavailable
+from gateway.store.port import StoreConflict, StoreEffect, StoreUnavailable
 from gateway.watching import Asked
 from pdp.errors import PdpError
 
-GIVING_UP_STEPS_MAX = 8
+ENDING_STEPS_MAX = 8
 _LOG = logging.getLogger("tidegate.flow")
 UNAUTHORIZED = 401
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
@@ -66,9 +66,11 @@ class CallDriver:
         "_reach",
         "_request",
         "_response",
+        "_sending",
         "_services",
         "_stopped",
         "_trace",
+        "given_up",
     )
 
     def __init__(
@@ -88,6 +90,8 @@ class CallDriver:
         self._pieces: AsyncIterator[bytes] | None = None
         self._detector: LeakDetector | None = None
         self._stopped: Refusal | None = None
+        self._sending = False
+        self.given_up: Refusal | None = None
         self._asked: Asked | None = None
 
     async def run(self, flow: e.Flow[Finished], event: e.Event | None = None) -> Finished | c.BeginStream | c.EndStream:
@@ -226,13 +230,17 @@ class CallDriver:
         return self._request is None or self._request.transport is not None
 
     async def _append(self, command: c.AppendRecord) -> e.Event:
-        started, effects = monotonic(), command.effects
-        if self._asked is not None:
-            effects, self._asked = (*effects, *self._services.watch.kept(self._asked, command.draft)), None
+        started = monotonic()
         ledger = self._services.outcomes if command.after_side_effect else self._services.writer
-        appended = await ledger.append(command.draft, effects=effects)
+        appended = await ledger.append(command.draft, effects=self._effects(command))
         self._services.metrics.observe_append(monotonic() - started)
         return e.RecordAppended(appended.seq)
+
+    def _effects(self, command: c.AppendRecord) -> tuple[StoreEffect, ...]:
+        effects = command.effects
+        if self._asked is not None:
+            effects, self._asked = (*effects, *self._services.watch.kept(self._asked, command.draft)), None
+        return effects
 
     async def _append_intent(self, command: c.AppendIntent) -> e.Event:
         effects = command.effects
@@ -256,6 +264,7 @@ class CallDriver:
                 headers, body = self._streamed_body(call, self._request, headers)
             elif not body:
                 body = b"" if outbound.method in _BODIED else None
+            self._sending = True
             pool = services.pools.pool(call.subject.tenant, call.plan.name, target.credential, target.allowed)
             response = await pool.request(outbound.method, url, headers, body, self._reach.timeouts)
         except UpstreamError as failed:
@@ -388,11 +397,8 @@ class CallDriver:
                 yield piece
         except (UpstreamError, Refusal) as failed:
             cut = (self._stopped or failed).detail
-        except GeneratorExit:
-            await self._end(flow, e.AnswerRelayed(length, digest.hexdigest(), "the caller closed the connection"))
-            raise
-        except CancelledError:
-            self._give_up(flow, e.AnswerRelayed(length, digest.hexdigest(), "the gate gave the stream up"))
+        except (GeneratorExit, CancelledError):
+            self._record_end(flow, e.AnswerRelayed(length, digest.hexdigest(), why_left()))
             raise
         finally:
             guard.close()
@@ -402,8 +408,7 @@ class CallDriver:
     async def abandon(self, flow: e.Flow[Finished]) -> None:
         """End a stream that nobody began to read."""
         if isinstance(flow.send(e.DONE), c.RelayAnswer):
-            nothing = hashlib.sha256().hexdigest()
-            await self._end(flow, e.AnswerRelayed(0, nothing, "the caller closed the connection"))
+            await self._end(flow, e.AnswerRelayed(0, hashlib.sha256().hexdigest(), GONE))
 
     def _stop_answer(self, ended: Refusal) -> None:
         self._stopped = ended
@@ -433,7 +438,11 @@ class CallDriver:
 
     async def _end(self, flow: e.Flow[Finished], relayed: e.AnswerRelayed) -> bool:
         """Let the flow record the end; whether the answer may end properly."""
-        await self._close_response(discard=relayed.cut is not None)
+        try:
+            await self._close_response(discard=relayed.cut is not None)
+        except CancelledError:
+            self._record_end(flow, relayed)
+            raise
         try:
             command = await self.run(flow, relayed)
             complete = isinstance(command, c.EndStream) and command.complete
@@ -446,17 +455,21 @@ class CallDriver:
         if self._response is not None:
             await self._response.close(discard=discard)
 
-    def _give_up(self, flow: e.Flow[Finished], last: e.Event | None = None) -> None:
-        """The call is cancelled: what is known of its end, of a stream with `last`, is recorded behind its back."""
-        if self._trace.settled or (last is None and not self._trace.intended):
-            return
-        event = last
+    def _give_up(self, flow: e.Flow[Finished]) -> None:
+        """The call is cancelled: if anything of it may have left, what is known of its end is recorded behind its back."""
+        trace = self._trace
+        if not trace.settled and (trace.intended or self._sending):
+            self.given_up = refusal("upstream_failed" if trace.mode == "read" else "outcome_unknown", GIVEN_UP)
+            self._record_end(flow, self.given_up)
+
+    def _record_end(self, flow: e.Flow[Finished], told: e.Event | Refusal) -> None:
+        """Tell the flow how it ends and record what it says of that, without waiting: whoever waited is cancelled."""
         with suppress(Refusal, StopIteration):
-            for _ in range(GIVING_UP_STEPS_MAX):
-                command = flow.throw(refusal("outcome_unknown")) if event is None else flow.send(event)
+            command = flow.throw(told) if isinstance(told, Refusal) else flow.send(told)
+            for _ in range(ENDING_STEPS_MAX):
                 if isinstance(command, c.AppendRecord):
-                    self._services.outcomes.record(command.draft, command.effects)
-                event = e.DONE
+                    self._services.outcomes.record(command.draft, self._effects(command))
+                command = flow.send(e.DONE)
 
     @property
     def is_clear(self) -> bool:

@@ -6,7 +6,7 @@ stopped, and to the flow what is recorded of it.
 
 from __future__ import annotations
 
-from asyncio import create_task, sleep
+from asyncio import create_task, current_task, sleep
 from collections.abc import Callable
 from time import monotonic
 
@@ -19,6 +19,8 @@ GUARD_SECONDS = 1.0
 LONGEST_LIFE = "the stream reached its longest life"
 KILLED = "a kill switch ended the stream"
 STALE = "the policy that let the stream begin may no longer decide"
+GONE = "the caller closed the connection"
+GIVEN_UP = "the gate gave the stream up"
 
 
 class StreamGuard:
@@ -66,3 +68,9 @@ class StreamGuard:
             except Refusal as ended:
                 self._stop(ended)
                 return
+
+
+def why_left() -> str:
+    """Why nobody reads the current task's stream any more: what cancels a call is the end of the gate's grace."""
+    task = current_task()
+    return GIVEN_UP if task is not None and task.cancelling() else GONE

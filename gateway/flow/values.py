@@ -155,8 +155,8 @@ class Trace:
     """What is known of a call so far, for its log line, its metrics and the record of a refusal.
 
     The flow writes it, the driver reads it. `settled` says that a record of how the call ended exists, `sent` that an
-    upstream may have seen the call. `issued_by` is the call whose answer carried the upload ticket that was shown. `fault`
-    is what is wrong inside the gate: for the log, never for the caller.
+    upstream may have seen the call, `streamed` that a record may say its answer began. `issued_by` is the call whose answer
+    carried the upload ticket that was shown. `fault` is what is wrong inside the gate: for the log, never for the caller.
     """
 
     call_id: str
@@ -171,6 +171,7 @@ class Trace:
     sent: bool = False
     intended: bool = False
     settled: bool = False
+    streamed: bool = False
     issued_by: str = ""
     fault: str = ""
 

@@ -1,9 +1,9 @@
 """After a start: what was begun and never ended.
 
-Guarantees: every intent without outcome that the store holds gets an `outcome` record with code `outcome_unknown`, its
-idempotency key says `unknown`, and so does its status row: nothing is sent again by itself. Run it once, after the
-writer and the reads are open and before the gate listens; with several processes on one file only while no other runs.
-Leaves resolving to a person.
+Guarantees: every intent without outcome that the store holds, and every streamed answer without its end, gets an `outcome`
+record with code `outcome_unknown`, its idempotency key says `unknown`, and so does its status row: nothing is sent again
+by itself. Run it once, after the writer and the reads are open and before the gate listens; with several processes on
+one file only while no other runs. Leaves resolving to a person.
 """
 
 from __future__ import annotations

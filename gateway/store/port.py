@@ -134,7 +134,7 @@ class KeyClaim:
 
 @dataclass(frozen=True, slots=True)
 class OpenIntent:
-    """An intent without outcome: nobody knows yet whether the side effect happened."""
+    """An intent without outcome, or the beginning of an answer without its end: nobody knows yet how the call ended."""
 
     log: LogId
     call: str
@@ -289,6 +289,14 @@ class RaiseSequence:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseAnswer:
+    """A read whose answer's beginning was recorded has its end: recovery leaves it alone."""
+
+    log: LogId
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
 class MarkUnknown:
     """The end of this call cannot be known: its open intent is closed, its key and status row say so. Used by
     recovery."""
@@ -310,6 +318,7 @@ StoreEffect = (
     | SetSwitch
     | ClearSwitch
     | RaiseSequence
+    | CloseAnswer
     | MarkUnknown
 )
 

@@ -37,6 +37,8 @@ BUSY_TIMEOUT_SECONDS: Final = 5.0
 PRUNE_INTERVAL_MS: Final = 60_000
 LAST_OUTCOMES: Final = frozenset({"outcome", "response_began"})
 """What the reserve below the low-water mark still takes: the ends of what has begun."""
+OPENING: Final = frozenset({"intent", "response_began"})
+"""What has begun and is open until its end is recorded."""
 
 
 class _Head:
@@ -231,7 +233,7 @@ class SqliteAppender:
         data = seal(record, Position(head.next_seq, head.hash, head.hlc, batch.now))
         batch.rows.append((head.log_id, head.next_seq, record.call, data))
         if record.call:
-            if record.kind == "intent":
+            if record.kind in OPENING:
                 batch.opened.append((head.log_id, record.call, head.next_seq, batch.now))
             elif record.kind == "outcome":
                 batch.closed.append((head.log_id, record.call))

@@ -21,6 +21,7 @@ from gateway.store.port import (
     ChangeApproval,
     ClaimKey,
     ClearSwitch,
+    CloseAnswer,
     ConsumeApproval,
     KeepInput,
     MarkUnknown,
@@ -92,6 +93,8 @@ class EffectRunner:
                     raise StoreConflict("not_found", "no such switch is set")
             case RaiseSequence():
                 self._raise_sequence(effect)
+            case CloseAnswer():
+                self._connection.execute(statements.DELETE_INTENT, (log_id, effect.call))
             case MarkUnknown():
                 place = {"log": log_id, "call_": effect.call}
                 self._connection.execute(statements.KEYS_UNKNOWN, place)

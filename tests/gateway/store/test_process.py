@@ -34,6 +34,7 @@ from gateway.store.port import (
     CallRow,
     ClaimKey,
     ClearSwitch,
+    CloseAnswer,
     ConsumeApproval,
     KeepInput,
     MarkUnknown,
@@ -64,6 +65,7 @@ EFFECTS: dict[str, StoreEffect] = {
     "switch set": SetSwitch(SwitchRow("acme", "tenant/acme", "why", "alice", START)),
     "switch cleared": ClearSwitch("acme", "tenant/acme"),
     "sequence": RaiseSequence("starter", 7),
+    "answer ended": CloseAnswer(LOG, "c1"),
     "unknown": MarkUnknown(LOG, "c1"),
 }
 
