@@ -93,6 +93,10 @@ class _Connection(RequestHandler):
             self._server.serving.add(task)
             task.add_done_callback(self._server.serving.discard)
 
+    def is_left(self, idle_seconds: float) -> bool:
+        """Whether the client has closed its side, and has had nothing to read for so long that it is taken to have left."""
+        return self._client_done and idle_seconds > self._limits.half_closed_seconds
+
     # -- bytes in -----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -420,6 +424,17 @@ class RunningServer:
                 connection.transport.abort()
         await asyncio.sleep(0)  # lets the transports tell that they are closed
         await self._listener.wait_closed()
+
+
+def has_left(request: web.BaseRequest, idle_seconds: float) -> bool:
+    """Whether nobody reads this request's answer any more, on which nothing has come for so long.
+
+    Either the connection is lost, or the client has sent its last and would hear of its own end only from the next piece.
+    """
+    if request.transport is None:
+        return True
+    connection = request.protocol
+    return isinstance(connection, _Connection) and connection.is_left(idle_seconds)
 
 
 def _ignore_refusal(refused: Refusal, peer: str | None) -> None:

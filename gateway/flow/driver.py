@@ -25,6 +25,7 @@ from gateway.edge.headers import HeaderPairs
 from gateway.edge.identity import NeedsKeys
 from gateway.edge.jwks import identify
 from gateway.edge.problem import CODES, refusal
+from gateway.edge.server import has_left
 from gateway.egress.errors import UpstreamError
 from gateway.egress.exchange import UpstreamResponse
 from gateway.errors import Refusal
@@ -229,6 +230,9 @@ class CallDriver:
     def _caller_connected(self) -> bool:
         return self._request is None or self._request.transport is not None
 
+    def _caller_left(self, idle_seconds: float) -> bool:
+        return self._request is not None and has_left(self._request, idle_seconds)
+
     async def _append(self, command: c.AppendRecord) -> e.Event:
         started = monotonic()
         ledger = self._services.outcomes if command.after_side_effect else self._services.writer
@@ -305,7 +309,7 @@ class CallDriver:
             if sending is not None:
                 sending.cancel()
 
-        guard = StreamGuard(self._services, self._trace, self._reach.stream_max_seconds, "too_slow", stop)
+        guard = StreamGuard(self._services, self._trace, (self._reach.stream_max_seconds, "too_slow"), stop)
         try:
             async for piece in pieces:
                 guard.check()
@@ -387,9 +391,8 @@ class CallDriver:
         if not isinstance(command, c.RelayAnswer):
             raise StreamCut("the flow began a stream and relays nothing")
         digest, length, cut = hashlib.sha256(), 0, None
-        guard = StreamGuard(
-            self._services, self._trace, self._reach.stream_max_seconds, "upstream_timeout", self._stop_answer
-        )
+        longest = (self._reach.stream_max_seconds, "upstream_timeout")
+        guard = StreamGuard(self._services, self._trace, longest, self._stop_answer, self._caller_left)
         try:
             async for piece in self._relayed(command, guard):
                 digest.update(piece)

@@ -23,33 +23,50 @@ GONE = "the caller closed the connection"
 GIVEN_UP = "the gate gave the stream up"
 
 
+HasLeft = Callable[[float], bool]
+
+
+def _never_left(_idle_seconds: float) -> bool:
+    """Nobody can leave."""
+    return False
+
+
 class StreamGuard:
     """Guards one stream from when it is made until `close`; `stop` is called once, when the stream may not go on.
 
     **Security**: page 12 rule 12: within 5 s, `POLL_SECONDS` of the switches included.
     """
 
-    __slots__ = ("_deadline", "_late_code", "_services", "_stop", "_task", "_trace")
+    __slots__ = ("_deadline", "_has_left", "_late_code", "_seen", "_services", "_stop", "_task", "_trace")
 
     def __init__(
         self,
         services: Services,
         trace: Trace,
-        longest_seconds: float,
-        late_code: str,
+        longest: tuple[float, str],
         stop: Callable[[Refusal], None],
+        has_left: HasLeft = _never_left,
     ) -> None:
+        """`longest` is how many seconds the stream may live, and the code of its end then. `has_left` says whether the
+        caller has left, given for how many seconds nothing has come."""
         self._services = services
         self._trace = trace
-        self._deadline = monotonic() + longest_seconds
-        self._late_code = late_code
+        self._seen = monotonic()
+        self._deadline = self._seen + longest[0]
+        self._late_code = longest[1]
+        self._has_left = has_left
         self._stop = stop
         self._task = create_task(self._watch(), name="stream-guard")
 
     def check(self) -> None:
-        """Raise `Refusal` when the stream may not go on: its longest life, a switch, or policy that may not decide."""
+        """A piece has come. Raise `Refusal` when the stream may not go on: its longest life, a switch, or policy that may
+        not decide."""
+        self._seen = now = monotonic()
+        self._check(now)
+
+    def _check(self, now: float) -> None:
         trace = self._trace
-        if monotonic() > self._deadline:
+        if now > self._deadline:
             raise refusal(self._late_code, LONGEST_LIFE)
         if trace.subject is not None and self._services.switches.covers(trace.subject, trace):
             raise refusal("killed", KILLED)
@@ -63,8 +80,11 @@ class StreamGuard:
     async def _watch(self) -> None:
         while True:
             await sleep(GUARD_SECONDS)
+            now = monotonic()
             try:
-                self.check()
+                self._check(now)
+                if self._has_left(now - self._seen):
+                    raise refusal("upstream_failed", GONE)
             except Refusal as ended:
                 self._stop(ended)
                 return

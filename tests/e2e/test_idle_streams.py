@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from tests.e2e.raw import Answer, read_answer, request
 CUT_WITHIN_SECONDS = 5.0
 LONGEST_LIFE_SECONDS = 12
 READ_SECONDS = 20.0
+RESET = struct.pack("ii", 1, 0)
+"""Lingering for no time: closing resets the connection."""
 SENT_BYTES = 4 << 20
 
 
@@ -150,3 +153,12 @@ def test_stalled_upload_ends_at_its_longest_life_when_no_switch_is_set(streaming
         answer = _ended(streaming, link, LONGEST_LIFE_SECONDS + CUT_WITHIN_SECONDS)
     assert (answer.status, answer.code) == (408, "too_slow")
     assert answer.json()["detail"] == "the stream reached its longest life"
+
+
+@pytest.mark.parametrize("how", [pytest.param("reset", id="resets"), pytest.param("close", id="closes")])
+def test_idle_stream_ends_and_frees_its_place_when_its_caller(streaming: GateProcess, how: str) -> None:
+    with _stream(streaming, "acme") as (link, begun):
+        if how == "reset":
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    cut = until("the end is recorded", lambda: _cut(streaming, begun), seconds=CUT_WITHIN_SECONDS)
+    assert cut == "the caller closed the connection"
