@@ -62,7 +62,7 @@ from pdp.bundle_verifier import BundleVerifier
 from pdp.engine import PolicyEngine
 from pdp.errors import PdpError
 from pdp.opa_server import OpaServerEngine
-from pdp.prepared import PolicyPlane
+from pdp.prepared import PolicyPlane, ReadyPolicy
 from pdp.wasm.host import WasmEngine
 
 COLLECTOR_THRESHOLDS = (20_000, 50, 100)
@@ -180,18 +180,24 @@ class Gate:
         await self._bundles.adopt(members, self._install, self._say_bundle_fault)
 
     async def _put_in_force(self, config: GatewayConfig, bundles: Mapping[str, TrustedBundle]) -> None:
-        """Build everything beside what is in use, then swap; a failure leaves all as it was."""
+        """Build everything beside what is in use, record what comes into force, then swap, which cannot fail.
+
+        A failure leaves all as it was.
+        """
         services = self._running.services
         merged = merged_bundle(config, bundles)
         fresh = await asyncio.to_thread(build_assembly, config, merged, services.pools)
         await fresh.keys.start()
+        ready: ReadyPolicy | None = None
         try:
             active = services.policy.current()
             if active is None or active.bundle.digest != merged.digest:
-                await self._loader.load(merged, bundles[config.document.full_bundle.name])
+                ready = await self._loader.prepare(merged, bundles[config.document.full_bundle.name])
             await self.record_bundles(bundles)
         except BaseException:
             await fresh.keys.close()
+            if ready is not None:
+                await services.policy.discard(ready)
             raise
         old, self._running.assembly = self._running.assembly, fresh
         self._running.gate_hosts = config.hosts(config.document.listen.gate, self.port)
@@ -199,6 +205,8 @@ class Gate:
         services.approvals.limits = approval_limits(config)
         services.metrics.bound_labels(fresh.labels)
         services.metrics.bundle_sequence.set(merged.sequence)
+        if ready is not None:
+            await self._loader.put_in_force(ready)  # in the same turn of the loop
         await old.keys.close()
         if self._running.shadow is not None:
             await self._running.shadow.configure(config, bundles)
@@ -246,27 +254,18 @@ class Gate:
         self._log.line(EVENT_GATE, {"what": "shadow_refused", "code": code, "error": detail})
 
     async def record_bundles(self, bundles: Mapping[str, TrustedBundle]) -> None:
-        """Record which bundles came into force, and never go below their sequences again."""
-        for bundle in bundles.values():
-            if self._recorded.get(bundle.name) != bundle.digest:
-                await self._record_bundle(bundle)
-                self._recorded[bundle.name] = bundle.digest
+        """Record which bundles come into force, and never go below their sequences again.
 
-    async def _record_bundle(self, bundle: TrustedBundle) -> None:
-        remembered = remembered_as(bundle.name, bundle.epoch)
-        await asyncio.to_thread(self._sequence.raise_to, remembered, bundle.sequence)
-        draft = RecordDraft(
-            log=OPERATOR_LOG,
-            kind="bundle",
-            ids={},
-            subject={},
-            action={"name": "tidegate.bundle.load"},
-            decision=None,
-            policy={"bundle": bundle.digest, "revision": bundle.revision[:256], "sequence": bundle.sequence},
-            digests={},
-            actor="gateway",
-        )
-        effect = RaiseSequence(remembered, bundle.sequence)
+        The file is raised last: a bundle that could not be recorded must not keep the one before it from a start.
+        """
+        fresh = [bundle for bundle in bundles.values() if self._recorded.get(bundle.name) != bundle.digest]
+        await asyncio.gather(*[self._record(*_bundle_record(bundle)) for bundle in fresh])
+        for bundle in fresh:
+            remembered = remembered_as(bundle.name, bundle.epoch)
+            await asyncio.to_thread(self._sequence.raise_to, remembered, bundle.sequence)
+            self._recorded[bundle.name] = bundle.digest
+
+    async def _record(self, draft: RecordDraft, effect: RaiseSequence) -> None:
         await self._running.services.writer.append(draft, effects=(effect,))
 
     async def close(self) -> None:
@@ -300,6 +299,22 @@ class Gate:
 def _read_config(path: Path) -> GatewayConfig:
     """The configuration as it is now. Blocks on the disk; raises `ConfigError`, `OSError`."""
     return load_config(path.read_text(encoding="utf-8"), path.resolve().parent, os.environ)
+
+
+def _bundle_record(bundle: TrustedBundle) -> tuple[RecordDraft, RaiseSequence]:
+    """The record of a bundle that comes into force, and what the store remembers with it."""
+    draft = RecordDraft(
+        log=OPERATOR_LOG,
+        kind="bundle",
+        ids={},
+        subject={},
+        action={"name": "tidegate.bundle.load"},
+        decision=None,
+        policy={"bundle": bundle.digest, "revision": bundle.revision[:256], "sequence": bundle.sequence},
+        digests={},
+        actor="gateway",
+    )
+    return draft, RaiseSequence(remembered_as(bundle.name, bundle.epoch), bundle.sequence)
 
 
 async def _highest(store: Store, sequence: SequenceFile, configured: Bundle) -> int:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from bundles.client_state import LeaseGuard, SystemClocks
+from bundles.errors import BundleError
 from bundles.trusted_set import TrustedBundle, VerifyBundle
 from gateway.bundle_config import Bundle
 from gateway.bundle_follower import (
@@ -155,7 +156,12 @@ class BundleSet:
             if member.follower is not None and id(member.follower) not in kept:
                 await member.follower.close()
         self._take(dict(members))
-        await self.in_force()
+        for member in self._members.values():
+            if member.follower is not None:
+                try:
+                    await member.follower.in_force()
+                except BundleError as fault:  # it decides already; its lease begins with the next answer of its service
+                    say(fault)
         self.follow(install, say)
 
     def replaced(self, name: str, bundle: TrustedBundle) -> None:

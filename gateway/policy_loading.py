@@ -16,7 +16,7 @@ from gateway.quarantining import Quarantine
 from pdp.engine import PolicyEngine
 from pdp.errors import PdpError
 from pdp.opa_server import OpaServerEngine
-from pdp.prepared import PolicyPlane
+from pdp.prepared import PolicyPlane, ReadyPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +28,29 @@ class PolicyLoader:
     quarantine: Quarantine
 
     async def load(self, merged: TrustedBundle, full: TrustedBundle) -> None:
-        """Put `merged` in force, unless it is quarantined and nothing is; raises `PdpError`, and the old one stays.
+        """Put `merged` in force, unless it is quarantined and nothing is. Raises what `prepare` raises."""
+        ready = await self.prepare(merged, full)
+        if ready is not None:
+            await self.put_in_force(ready)
+
+    async def prepare(self, merged: TrustedBundle, full: TrustedBundle) -> ReadyPolicy | None:
+        """Make `merged` ready, for `put_in_force` or `discard`; None if it is quarantined and nothing is in force.
 
         The probes of the full bundle were recorded without the data of others, so they are run on it alone first. Raises
-        `BundleRefused` for a quarantined one that would replace another.
+        `PdpError`, and `BundleRefused` for a quarantined one that would replace another; what is in force stays.
         """
         if await self.quarantine.keeps_out(merged):
-            return
+            return None
         if merged.digest != full.digest:
             trial = PolicyPlane(self.engine)
             await trial.load(full)
             await trial.close()
-        await self.policy.load(merged)
-        await self.quarantine.let_in(merged)
+        return await self.policy.prepare(merged)
+
+    async def put_in_force(self, ready: ReadyPolicy) -> None:
+        """Decide with what was prepared from this moment on."""
+        await self.policy.put_in_force(ready)
+        await self.quarantine.let_in(ready.active.bundle)
 
     async def first(self, config: GatewayConfig, bundles: BundleSet) -> TrustedBundle:
         """Put the first rulebook in force: where bundles kept on disk no longer can be, those that the services have

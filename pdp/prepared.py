@@ -74,7 +74,9 @@ class RemoteEngine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _InForce:
+class ReadyPolicy:
+    """A policy that passed its probes: in force, or ready to be."""
+
     active: ActiveBundle
     policy: RemotePolicy
     chains: Mapping[str, JsonValue]
@@ -116,13 +118,17 @@ class PolicyPlane:
         self._decides_for = decides_for
         self._new_id = new_id if new_id is not None else FreshIds()
         self._loading = asyncio.Lock()
-        self._in_force: _InForce | None = None
+        self._in_force: ReadyPolicy | None = None
         self._waiting: list[tuple[PolicyInput, asyncio.Future[Decided | None]]] = []
         self._quiet_turns = 0
         self._asked_at_once = 0
 
     async def load(self, bundle: TrustedBundle) -> None:
         """Prepare ``bundle``, run its probes, put it in force; raises ``PolicyRefused`` and keeps the old one."""
+        await self.put_in_force(await self.prepare(bundle))
+
+    async def prepare(self, bundle: TrustedBundle) -> ReadyPolicy:
+        """Make ``bundle`` ready beside what is in force: for ``put_in_force`` or ``discard``. Raises ``PolicyRefused``."""
         async with self._loading:
             check_count(bundle.probes)
             policy = await self._prepared(bundle)
@@ -131,10 +137,17 @@ class PolicyPlane:
             chains = bundle.data.get("chains")
             known = chains if isinstance(chains, dict) else {}
             in_line = policy if isinstance(policy, _InProcess) else None
-            fresh = _InForce(ActiveBundle(bundle, policy.name), policy, known, in_line)
-            replaced, self._in_force = self._in_force, fresh
-            if replaced is not None:
-                await replaced.policy.close()
+            return ReadyPolicy(ActiveBundle(bundle, policy.name), policy, known, in_line)
+
+    async def put_in_force(self, ready: ReadyPolicy) -> None:
+        """Decide with it from this moment on: nothing can fail before that. Afterwards the old one is freed."""
+        replaced, self._in_force = self._in_force, ready
+        if replaced is not None:
+            await replaced.policy.close()
+
+    async def discard(self, ready: ReadyPolicy) -> None:
+        """Free what was prepared and is not to come into force."""
+        await ready.policy.close()
 
     async def decide(self, policy_input: PolicyInput) -> Decided:
         """Answer one question.
@@ -248,7 +261,7 @@ class PolicyPlane:
         force, answer = await self._asked(input_bytes)
         return self._accepted(force, answer, input_bytes, started)
 
-    def _accepted(self, force: _InForce, answer: Answer, input_bytes: bytes, started: float) -> Decided:
+    def _accepted(self, force: ReadyPolicy, answer: Answer, input_bytes: bytes, started: float) -> Decided:
         bundle = force.active.bundle
         decision = force.read.get(answer.document)
         if decision is None:
@@ -265,7 +278,7 @@ class PolicyPlane:
             answer.cached,
         )
 
-    async def _asked(self, input_bytes: bytes) -> tuple[_InForce, Answer]:
+    async def _asked(self, input_bytes: bytes) -> tuple[ReadyPolicy, Answer]:
         while True:
             force = self._in_force
             if force is None:
@@ -286,12 +299,12 @@ class PolicyPlane:
         if self._decides_for is not None and not (isinstance(tenant, str) and self._decides_for(tenant)):
             raise PolicyUnavailable("no bundle decides for this tenant")
 
-    def _check_current(self, force: _InForce) -> None:
+    def _check_current(self, force: ReadyPolicy) -> None:
         stale = self._is_stale(force)
         if stale is not None:
             raise PolicyStale(stale)
 
-    def _is_stale(self, force: _InForce) -> str | None:
+    def _is_stale(self, force: ReadyPolicy) -> str | None:
         """Why the bundle may not decide now, if it may not."""
         expires_at = force.active.bundle.expires_at
         if expires_at is not None and self._now() >= expires_at:
