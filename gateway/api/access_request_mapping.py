@@ -182,6 +182,7 @@ def question_fields(question: Question, caller: Subject, known: KnownAction | No
         tenant=caller.tenant,
         workspace=caller.workspace,
         environment=caller.environment,
+        issuer=caller.issuer,
         subject=caller.id,
         on_behalf_of=caller.on_behalf_of,
         instance=known.instance if known is not None else CONNECTOR,

@@ -219,7 +219,6 @@ def _held(
     return HeldCall(
         fields=question_fields(judged.question, subject, judged.known),
         call=exchange.call_id,
-        issuer=subject.issuer,
         subject_json=orjson.dumps(subject_record(subject)).decode(),
         actors=never_voting(judged.question, subject),
         reasons=tuple(Reason(each.code, each.rule, each.message) for each in decided.decision.reasons),

@@ -28,7 +28,10 @@ def decode_approval(data: bytes) -> Approval:
     try:
         members: dict[str, Any] = orjson.loads(data)
         held = dict(members.pop("held"))
-        fields = CallFields(**held.pop("fields"))
+        bound = dict(held.pop("fields"))
+        if "issuer" not in bound:  # the first form had it beside them
+            bound["issuer"] = held.pop("issuer")
+        fields = CallFields(**bound)
         reasons = tuple(Reason(**each) for each in held.pop("reasons"))
         actors = tuple(held.pop("actors"))
         steps = tuple(_step(each) for each in members.pop("steps"))

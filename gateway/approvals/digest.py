@@ -16,7 +16,8 @@ from typing import Final
 from bundles.canonical import JsonValue, canonical_json
 from gateway.approvals.model import CallFields
 
-DIGEST_VERSION: Final = 1
+DIGEST_VERSION: Final = 2
+"""2: the issuer of the subject is bound as well."""
 
 
 def action_digest(fields: CallFields, salt: str) -> str:
@@ -43,6 +44,7 @@ def _document(fields: CallFields) -> dict[str, JsonValue]:
         "tenant": fields.tenant,
         "workspace": fields.workspace,
         "environment": fields.environment,
+        "issuer": fields.issuer,
         "subject": fields.subject,
         "on_behalf_of": fields.on_behalf_of,
         "instance": fields.instance,

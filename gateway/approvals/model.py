@@ -126,11 +126,15 @@ class Reason:
 @dataclass(frozen=True, slots=True)
 class CallFields:
     """The exact call that is bound by `action_digest`; page 5 names the members. JSON members are canonical text
-    (`args_json`, `resource_json`, `headers_json`) so that the value is immutable and rendered from the same bytes."""
+    (`args_json`, `resource_json`, `headers_json`) so that the value is immutable and rendered from the same bytes.
+
+    **Security**: `issuer` is that of the subject's token: two issuers may know two callers by one name (page 12 rule 7).
+    """
 
     tenant: str
     workspace: str
     environment: str
+    issuer: str
     subject: str
     on_behalf_of: str | None
     instance: str
@@ -152,7 +156,7 @@ class HeldCall:
     """A call that a decision holds, as the flow hands it to `ApprovalService.open_or_attach`; or, by `kind`, an access
     request, whose fields name no request at all (`gateway.api.access_request_mapping`).
 
-    `issuer` is that of the subject's token; `subject_json` is the subject as shown to approvers
+    `subject_json` is the subject as shown to approvers
     (`{"type","id","issuer","roles","on_behalf_of"}`); `actors` are all current and nested actors: none of them may
     vote. `chain_json` is the chain of the bundle as JSON text. `stated_reason` is `Tidegate-Reason`: the caller's own
     words, untrusted.
@@ -160,7 +164,6 @@ class HeldCall:
 
     fields: CallFields
     call: str
-    issuer: str
     subject_json: str
     actors: tuple[str, ...]
     reasons: tuple[Reason, ...]
@@ -174,6 +177,11 @@ class HeldCall:
     decision_id: str
     stated_reason: str = ""
     kind: HeldKind = "call"
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of the subject's token."""
+        return self.fields.issuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +203,8 @@ class Approval:
     ended: int | None = None
     used_by: str = ""
     """The call that used it up; empty until then."""
+    digest_version: int = 1
+    """The form of its digest; what was stored without one has the first."""
 
     @property
     def log(self) -> LogId:

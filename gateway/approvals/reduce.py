@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from gateway.approvals.digest import action_digest, chain_digest
+from gateway.approvals.digest import DIGEST_VERSION, action_digest, chain_digest
 from gateway.approvals.model import (
     OPEN_STATES,
     REASON_MAX_CHARACTERS,
@@ -69,13 +69,22 @@ def open_approval(held: HeldCall, *, approval_id: str, salt: str, attach_key: st
         chain_digest=chain_digest(held.chain_name, held.chain_json),
         created=now,
         decide_by=now + held.decide_within_seconds * 1000,
+        digest_version=DIGEST_VERSION,
     )
 
 
 def as_of(approval: Approval, now: int) -> Approval:
-    """The approval as it stands at `now`: an open one whose clock has run out is expired. No time-out approves."""
-    if approval.state in OPEN_STATES and now >= approval.deadline:
+    """The approval as it stands at `now`: an open one whose clock has run out is expired. No time-out approves.
+
+    One whose digest has an earlier form is superseded: no call has that digest any more, and the same call sent again
+    opens another.
+    """
+    if approval.state not in OPEN_STATES:
+        return approval
+    if now >= approval.deadline:
         return replace(approval, state=ApprovalState.EXPIRED, version=approval.version + 1, ended=approval.deadline)
+    if approval.digest_version != DIGEST_VERSION:
+        return _ended(approval, ApprovalState.SUPERSEDED, approval.created)
     return approval
 
 

@@ -259,7 +259,7 @@ def test_question_refers_to_an_approval_by(stated: Any, expected: str | None) ->
 
 FIELDS = question_fields(QUESTION, CALLER, KNOWN)
 REQUEST = open_approval(
-    replace(HELD, fields=FIELDS, issuer=CALLER.issuer, kind="access_request"),
+    replace(HELD, fields=FIELDS, kind="access_request"),
     approval_id="a",
     salt="00" * 16,
     attach_key="k",
@@ -292,7 +292,7 @@ WORTH: dict[str, tuple[Standing, Standing]] = {
         Standing.UNVERIFIABLE,
     ),
     "it is somebody else's": (
-        worth(replace(APPROVED, held=replace(APPROVED.held, issuer="urn:else"))),
+        worth(replace(APPROVED, held=replace(APPROVED.held, fields=replace(FIELDS, issuer="urn:else")))),
         Standing.UNVERIFIABLE,
     ),
     "the question is another": (worth(APPROVED, fields=OTHER_FIELDS), Standing.OUT_OF_SCOPE),

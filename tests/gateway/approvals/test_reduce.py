@@ -258,7 +258,7 @@ MUTATED = {
     "instance": "other", "action": "servicenow.incident.delete", "resource_json": '{"id":"43","type":"incident"}',
     "args_json": '{"state":"open"}', "method": "PUT", "path": "/api/now/table/incident/43", "query": "a=1",
     "content_type": None, "headers_json": '[["x","y"]]', "body_sha256": "11" * 32, "target": "http://127.0.0.1:9502",
-    "idempotency_key": "k",
+    "idempotency_key": "k", "issuer": "urn:second",
 }  # fmt: skip
 
 
