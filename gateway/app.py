@@ -67,6 +67,8 @@ from pdp.wasm.host import WasmEngine
 
 COLLECTOR_THRESHOLDS = (20_000, 50, 100)
 """Net new objects before a young, a middle and a full collection."""
+STORE_SECONDS = 5.0
+"""How long after the calls' grace the store may take for what it was given last."""
 SWITCH_SECONDS = 0.0005
 """How long a thread beside the loop may hold the interpreter while the loop waits for it; Python's own 5 ms, each time the loop
 wakes up, would show in every call while a bundle is prepared."""
@@ -273,6 +275,7 @@ class Gate:
         self._running.closing = True
         self._running.services.approvals.stop_waiting()
         grace = self._running.assembly.config.document.limits.grace_seconds
+        self._running.services.writer.end_within(grace + STORE_SECONDS)
         await self._listeners.close(grace)  # while calls end, switches are still seen and leases still renewed
         for task in self._tasks:
             task.cancel()
@@ -288,7 +291,8 @@ class Gate:
         await services.pools.close()
         await self._running.assembly.keys.close()
         await services.policy.close()
-        await services.outcomes.close()
+        if await services.outcomes.close():
+            self.failed.set()
         await services.writer.close()
         await services.store.close()
         if self.owner is not None:

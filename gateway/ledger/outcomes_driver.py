@@ -139,8 +139,8 @@ class OutcomeKeeper:
             return
         self._watch(future, draft, effects)
 
-    async def close(self) -> None:
-        """Try once more what waits; what then still waits is told and left to the next start."""
+    async def close(self) -> int:
+        """Try once more what waits; what then still waits is told and left to the next start. How many those are."""
         self._closing = True
         if self._retrying is not None:
             self._retrying.cancel()
@@ -152,6 +152,7 @@ class OutcomeKeeper:
             pass
         if self._kept:
             self._tell(Told("outcomes_lost", len(self._kept), "their intents will be unknown after the next start"))
+        return len(self._kept)
 
     def _under_way(self) -> set[asyncio.Future[Any]]:
         """The appends for which nobody waits and that have not ended."""

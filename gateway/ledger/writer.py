@@ -94,6 +94,7 @@ class LedgerWriter:
         self._failure: str | None = None
         self._refusing: str | None = "the writer has not started"
         self._ended = False
+        self._deadline: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Open the store for writing. Errors: `LedgerUnavailable` (also when a log's tail does not verify)."""
@@ -156,6 +157,15 @@ class LedgerWriter:
         """How many records wait to be durable."""
         return len(self._gathered) + len(self._sent)
 
+    def end_within(self, seconds: float) -> None:
+        """The gate stops: what the store has not taken by then is given up, which is fatal; call `close` before."""
+        if self._loop is not None and self._deadline is None:
+            self._deadline = self._loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.unflushed:
+            self.failed(StoreUnavailable("store_stalled", "it did not answer before the gate ended", fatal=True))
+
     async def close(self) -> None:
         """Write what waits, then stop; appends after this call are refused."""
         if self._loop is None:
@@ -166,6 +176,8 @@ class LedgerWriter:
             self._idle = self._loop.create_future()
         if self._idle is not None:
             await self._idle
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._ended = True
         await self._store.close()
 
@@ -200,6 +212,8 @@ class LedgerWriter:
 
     def answered(self, results: Sequence[BatchResult]) -> None:
         """The batch that was sent is durable, but for the items whose results say otherwise."""
+        if self._ended:  # too late: nobody waits any more
+            return
         batch, self._sent = self._sent, []
         self._failure = None
         if self._gathered:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -31,14 +32,17 @@ from gateway.store.port import STORE_PROCESS, BatchItem, BatchListener, StoreUna
 
 OPEN_SECONDS: Final = 60.0
 """Verifying the tails of many logs takes time; an owner that is silent for longer is broken."""
+CLOSE_SECONDS: Final = 5.0
+"""How long a closing gate waits for its owner, which folds the write-ahead log in and ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """An owner that runs: the gate's end of its link, and a call that blocks until it has ended and says how."""
+    """An owner that runs: the gate's end of its link, and a call that blocks until it has ended, at most for so many
+    seconds."""
 
     link: socket.socket
-    ended: Callable[[], str]
+    ended: Callable[[float], None]
 
 
 class StoreLink(asyncio.Protocol):
@@ -87,12 +91,18 @@ class StoreLink(asyncio.Protocol):
         self._transport.write(encode_batch(items))
 
     async def close(self) -> None:
-        """Close the link, and wait until the owner has ended."""
+        """Close the link, and wait until the owner has ended; one that hangs is left to itself: it ends when it can.
+
+        What it had not taken by then never reaches it.
+        """
         if self._transport is not None and self._lost is not None:
             self._transport.close()
-            await self._lost
+            await asyncio.wait((self._lost,), timeout=CLOSE_SECONDS)
+            if self._transport is not None:
+                self._transport.abort()
+                await self._lost
         if self._owner is not None:
-            await asyncio.to_thread(self._owner.ended)
+            await asyncio.to_thread(self._owner.ended, CLOSE_SECONDS)
             self._owner = None
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
@@ -154,7 +164,12 @@ def start_owner(held: tuple[int, ...] = ()) -> Owner:
         here.close()
         raise
     here.setblocking(False)
-    return Owner(here, lambda: f"exit status {process.wait()}")
+
+    def ended(seconds: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+
+    return Owner(here, ended)
 
 
 def store_link(path: Path, secret: bytes, held: tuple[int, ...] = (), *, flush: bool = True) -> StoreLink:

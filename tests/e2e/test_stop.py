@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +22,8 @@ from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import request
 
 GRACE_SECONDS = 5
+ENDS_SECONDS = GRACE_SECONDS + 15.0
+"""The store has some time of its own after the calls', and its process some to end."""
 READ_SECONDS = 30.0
 KEYED = {**JSON_TYPE, "Idempotency-Key": "asked-once"}
 RESET = struct.pack("ii", 1, 0)
@@ -206,3 +210,41 @@ def _unknown(gate: GateProcess) -> int:
     """How many calls the newest start marked unknown."""
     lines = [line for line in gate.log.read_text(encoding="utf-8").splitlines() if '"what":"started"' in line]
     return int(json.loads(lines[-1])["unknown"])
+
+
+def test_stop_ends_and_tells_what_is_lost_when_the_store_hangs(gate: GateProcess, upstream: HostileUpstream) -> None:
+    owner = gate.store_pid
+    with _ask(gate, "PATCH", f"{LIST}/wait-1", KEYED, {"state": "2"}) as link:
+        until("the write is sent", lambda: upstream.times_asked("wait-1") or None)
+        os.kill(owner, signal.SIGSTOP)
+        try:
+            upstream.released.set()
+            began = time.monotonic()
+            _begin_stop(gate)
+            assert gate.process.wait(ENDS_SECONDS) == 1
+            assert time.monotonic() - began < ENDS_SECONDS
+            assert b"200 OK" not in _rest(link)
+        finally:
+            os.kill(owner, signal.SIGCONT)
+    log = gate.log.read_text(encoding="utf-8")
+    assert '"what":"ledger_failed"' in log
+    assert '"what":"outcomes_lost","waiting":1' in log
+
+
+def test_stop_ends_when_the_store_hangs_and_has_nothing_to_do(gate: GateProcess) -> None:
+    owner = gate.store_pid
+    os.kill(owner, signal.SIGSTOP)
+    try:
+        gate.process.send_signal(signal.SIGTERM)
+        assert gate.process.wait(ENDS_SECONDS) == 0
+    finally:
+        os.kill(owner, signal.SIGCONT)
+
+
+def _rest(link: socket.socket) -> bytes:
+    """Everything until the gate ends the connection."""
+    rest = b""
+    with suppress(ConnectionResetError):
+        while piece := link.recv(65536):
+            rest += piece
+    return rest

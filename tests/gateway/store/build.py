@@ -152,12 +152,8 @@ def linked(appender: BatchAppender, idle_seconds: float = 1.0) -> StoreLink:
         thread = threading.Thread(target=serve, name="store-owner", daemon=True)
         thread.start()
 
-        def ended() -> str:
-            thread.join()
-            return f"exit status {status}"
-
         here.setblocking(False)
-        return Owner(here, ended)
+        return Owner(here, thread.join)
 
     return StoreLink(begin, Opening("", b"", idle_seconds=idle_seconds))
 

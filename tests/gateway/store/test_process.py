@@ -179,11 +179,7 @@ class Scripted:
         thread.start()
         here.setblocking(False)
 
-        def ended() -> str:
-            thread.join(10)
-            return "ended"
-
-        return Owner(here, ended)
+        return Owner(here, thread.join)
 
     def _serve(self, there: socket.socket) -> None:
         with there:
