@@ -75,10 +75,11 @@ def _run_loop(config: GatewayConfig, path: Path) -> int:
 
 
 async def _serve(config: GatewayConfig, path: Path) -> int:
-    gate = await start_gate(config, config_path=path)
-    stop = asyncio.Event()
+    stop, asked_early = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[bool]] = set()
+    loop.add_signal_handler(signal.SIGHUP, asked_early.set)  # by itself it would end a gate that starts
+    gate = await start_gate(config, config_path=path)
 
     def reload() -> None:
         task = loop.create_task(gate.reload(), name="reload")
@@ -87,9 +88,11 @@ async def _serve(config: GatewayConfig, path: Path) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await gate.listen()
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        if asked_early.is_set():  # what has been read may be older than the change
+            reload()
         await _first(gate, stop)
     finally:
         await gate.close()
