@@ -237,6 +237,7 @@ SHELL: frozenset[str] = frozenset(
     gateway.export.cursor_file
     gateway.export.exporter
     gateway.export.starting_client
+    gateway.flow.controls_driver
     gateway.flow.driver
     gateway.flow.guard_driver
     gateway.flow.rewriting_driver
