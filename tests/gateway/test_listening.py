@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.raw import request
+from tests.gateway.connectors.parts import subject
 from tests.gateway.started import INCIDENTS, Started, load, started
 
 READ_SECONDS = 10.0
@@ -35,7 +36,7 @@ async def test_own_urls_name_the_port_that_the_system_gave(starter_directory: Pa
         assert assembly.config.external_url == own
         target = assembly.reach.targets["servicenow"]
         location = ("location", f"{target.base_url}/api/now/table/incident/1")
-        assert [*target.rewriter.headers((location,))] == [("location", f"{own}{INCIDENTS}/1")]
+        assert [*target.rewriters.of(subject()).headers((location,))] == [("location", f"{own}{INCIDENTS}/1")]
         described = await gate.ask("GET", "/.well-known/authzen-configuration")
         assert described.json()["policy_decision_point"] == own
         assert await gate.reload({"limits": {"idle_seconds": 60}})
