@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from bundles.canonical import JsonValue, SpelledNumber
 from bundles.profile_calls import Severity, call_findings, kind_of
+from bundles.profile_intent import READ_BY_NAME, RESTRICTING, intent_findings, names_read, tested_helpers
+from bundles.syntax_tree import call_of, dotted, row_of, rules_of, walk, words_of
 from bundles.whole_numbers import WholeNumbers, aliases_of, package_of_tree
 
 PROFILE: Final = "1"
@@ -26,8 +28,7 @@ _NUMBER_KEY = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _PLAIN_FRACTION = re.compile(r"-?[0-9]+\.[0-9]*[1-9][0-9]*")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMPARISONS: Final = frozenset({"equal", "neq", "lt", "lte", "gt", "gte"})
-_RESTRICTING: Final = frozenset({"deny", "require_hitl", "require_step_up", "throttle", "redact"})
-_READ_BY_NAME: Final = _RESTRICTING | {"route", "cache"}
+_CONSEQUENTIAL: Final = READ_BY_NAME - {"allow"}
 _UNCACHED: Final = frozenset({"time", "clock", "facts", "budget", "call"})
 _UNSTEADY_CALLS: Final = frozenset(
     {"time.now_ns", "rand.intn", "uuid.rfc4122", "http.send", "opa.runtime", "net.lookup_ip_addr"}
@@ -71,11 +72,13 @@ def lint(ast_by_file: Mapping[str, JsonValue], data: Mapping[str, JsonValue]) ->
         findings += _lint_package(file, tree)
         aliases = aliases_of(tree)
         package = package_of_tree(tree)
-        for rule in _rules(tree):
+        tested, read = tested_helpers(tree, aliases), names_read(tree)
+        for rule in rules_of(tree):
             findings += _lint_head(file, rule)
+            findings += _lint_intent(file, rule, aliases, tested, read)
             findings += _lint_rule(file, rule, aliases, data)
             for call in numbers.fractions(rule, package, aliases):
-                findings.append(Finding(file, _row(call, _row(rule, 1)), "fraction_calculated", _FRACTION))
+                findings.append(Finding(file, row_of(call, row_of(rule, 1)), "fraction_calculated", _FRACTION))
     return sorted(findings, key=lambda finding: finding.severity != "error")[:FINDINGS_MAX]
 
 
@@ -89,11 +92,11 @@ def lint_tests(ast_by_file: Mapping[str, JsonValue]) -> list[Finding]:
         tree = ast_by_file[file]
         if not isinstance(tree, dict):
             continue
-        for rule in _rules(tree):
+        for rule in rules_of(tree):
             name = rule["head"]["ref"][0]["value"]
-            if name in _READ_BY_NAME or name == "allow":
+            if name in READ_BY_NAME:
                 message = f"tests are left out of the bundle; write `{name}` in a file that is not named *_test.rego"
-                findings.append(Finding(file, _row(rule, 1), "rule_in_test", message))
+                findings.append(Finding(file, row_of(rule, 1), "rule_in_test", message))
     return findings[:FINDINGS_MAX]
 
 
@@ -134,9 +137,9 @@ def _unsteady_names(library: Iterable[JsonValue]) -> frozenset[str]:
     mentioned: dict[str, set[str]] = {}
     unsteady: set[str] = set()
     for tree in library:
-        for rule in _rules(tree) if isinstance(tree, dict) else ():
+        for rule in rules_of(tree) if isinstance(tree, dict) else ():
             name = str(rule["head"]["ref"][0]["value"])
-            mentioned.setdefault(name, set()).update(_words(rule))
+            mentioned.setdefault(name, set()).update(words_of(rule))
             if not _is_steady(rule):
                 unsteady.add(name)
     while more := {name for name, words in mentioned.items() if name not in unsteady and words & unsteady}:
@@ -145,8 +148,8 @@ def _unsteady_names(library: Iterable[JsonValue]) -> frozenset[str]:
 
 
 def _is_steady(tree: JsonValue) -> bool:
-    for node, _ in _walk(tree, 0):
-        called = _call(node)
+    for node, _ in walk(tree, 0):
+        called = call_of(node)
         if called is not None and called[0] in _UNSTEADY_CALLS:
             return False
         if kind_of(node) == "ref" and _is_var(node["value"][0], "input") and not _reads_only_steady(node["value"][1:]):
@@ -159,17 +162,17 @@ def _may_name(tree: JsonValue, unsteady: frozenset[str]) -> bool:
     if not unsteady or not isinstance(tree, dict):
         return False
     aliases = {"data": 0} | _library_aliases(tree)
-    for rule in _rules(tree):
-        if _words(rule) & unsteady:
+    for rule in rules_of(tree):
+        if words_of(rule) & unsteady:
             return True
-        nodes = [node for node, _ in _walk(rule, 0)]
+        nodes = [node for node, _ in walk(rule, 0)]
         references = [node["value"] for node in nodes if kind_of(node) == "ref"]
         if any(_may_reach(path, aliases) for path in references):
             return True
         roots = {id(path[0]) for path in references}
         if any(kind_of(node) == "var" and node["value"] in aliases and id(node) not in roots for node in nodes):
             return True  # handed on whole, under a name of its own
-    return bool(_words(tree.get("imports", [])) & unsteady)
+    return bool(words_of(tree.get("imports", [])) & unsteady)
 
 
 def _library_aliases(tree: Mapping[str, Any]) -> dict[str, int]:
@@ -197,17 +200,11 @@ def _may_reach(path: Sequence[Any], aliases: Mapping[str, int]) -> bool:
     return not steps or steps[0] is None
 
 
-def _words(tree: Any) -> set[str]:
-    """Every name and text in a tree."""
-    kinds = ("var", "string")
-    return {str(node["value"]) for node, _ in _walk(tree, 0) if kind_of(node) in kinds}
-
-
 def string_literals(ast_by_file: Mapping[str, JsonValue]) -> list[str]:
     """Every string a policy compares with or mentions, sorted: what generated inputs should try."""
     found: set[str] = set()
     for tree in ast_by_file.values():
-        for node, _ in _walk(tree, 0):
+        for node, _ in walk(tree, 0):
             if kind_of(node) == "string" and isinstance(node.get("value"), str):
                 found.add(node["value"])
     return sorted(found)
@@ -227,7 +224,7 @@ def _lint_package(file: str, tree: Mapping[str, Any]) -> Iterator[Finding]:
     """
     package = tree.get("package", {})
     path = [str(part.get("value")) for part in package.get("path", [])][1:]
-    row = _row(package, 1)
+    row = row_of(package, 1)
     folder = file.split("/")
     expected = ["tidegate"] if folder[0] == "lib" else folder[:2]
     if path[: len(expected)] != expected:
@@ -251,18 +248,22 @@ def _lint_head(file: str, rule: Mapping[str, Any]) -> Iterator[Finding]:
     """**Security**: `x.deny contains …` stands where a nested package's deny would, and nobody reads it either."""
     head = rule.get("head", {})
     names = [part.get("value") for part in head.get("ref", []) if kind_of(part) in ("var", "string")]
-    if file.startswith("lib/") or "value" in head or _READ_BY_NAME.isdisjoint(names[1:]) or names[0] in _READ_BY_NAME:
+    if file.startswith("lib/") or "value" in head or _CONSEQUENTIAL.isdisjoint(names[1:]) or names[0] in _CONSEQUENTIAL:
         return
-    message = f"a rule below {names[0]} is never read; write `{min(_READ_BY_NAME & set(names))} contains …`"
-    yield Finding(file, _row(rule, 1), "rule_nested", message)
+    message = f"a rule below {names[0]} is never read; write `{min(_CONSEQUENTIAL & set(names))} contains …`"
+    yield Finding(file, row_of(rule, 1), "rule_nested", message)
 
 
-def _rules(tree: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for rule in tree.get("rules", []):
-        current: Any = rule
-        while isinstance(current, dict):
-            yield current
-            current = current.get("else")
+def _lint_intent(
+    file: str,
+    rule: Mapping[str, Any],
+    aliases: Mapping[str, tuple[str, ...]],
+    tested: frozenset[tuple[str, str]],
+    read: frozenset[str],
+) -> Iterator[Finding]:
+    if not file.startswith("lib/"):
+        for code, message, severity in intent_findings(rule, aliases, tested, read):
+            yield Finding(file, row_of(rule.get("head", {}), row_of(rule, 1)), code, message, severity)
 
 
 def _lint_rule(
@@ -272,16 +273,16 @@ def _lint_rule(
     own = {key: value for key, value in rule.items() if key != "else"}
     uses.collect(own)
     name = str(rule.get("head", {}).get("name", ""))
-    for node, row in _walk(own, _row(rule, 1)):
+    for node, row in walk(own, row_of(rule, 1)):
         if "with" in node and isinstance(node["with"], list):
             yield Finding(file, row, "with_outside_test", "`with` belongs in tests only")
         if kind_of(node) == "ref":
             yield from _lint_reference(file, row, node["value"], uses, data)
         if kind_of(node) == "number" and not _is_spelled_plainly(node["value"]):
             yield Finding(file, row, "number_spelling", f"{node['value'].spelling} {_SPELLING}")
-        call = _call(node)
+        call = call_of(node)
         if call is not None:
-            for code, message, severity in call_findings(call[0], call[1], restricting=name in _RESTRICTING):
+            for code, message, severity in call_findings(call[0], call[1], restricting=name in RESTRICTING):
                 yield Finding(file, row, code, message, severity)
 
 
@@ -399,7 +400,7 @@ class _Uses:
                 self.collect(part, use)
 
     def _collect_call(self, terms: Sequence[Any]) -> None:
-        operation = _dotted(terms[0])
+        operation = dotted(terms[0])
         self.collect(terms[0])
         for position, argument in enumerate(terms[1:]):
             if operation in _COMPARISONS:
@@ -421,36 +422,5 @@ class _Uses:
             self.collect(members[-2], "bound")
 
 
-def _walk(node: Any, row: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Every object of a tree with the row it stands in."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _walk(item, row)
-    elif isinstance(node, dict):
-        row = _row(node, row)
-        yield node, row
-        for key, value in node.items():
-            if key != "location":
-                yield from _walk(value, row)
-
-
-def _row(node: Mapping[str, Any], otherwise: int) -> int:
-    location = node.get("location")
-    return location.get("row", otherwise) if isinstance(location, dict) else otherwise
-
-
 def _is_var(node: Any, name: str) -> bool:
     return kind_of(node) == "var" and node["value"] == name
-
-
-def _call(node: Mapping[str, Any]) -> tuple[str, Sequence[Any]] | None:
-    """The dotted name and arguments, for a call in either of its two forms."""
-    terms = node.get("terms") if isinstance(node.get("terms"), list) else None
-    if terms is None and kind_of(node) == "call":
-        terms = node["value"]
-    return (_dotted(terms[0]), terms[1:]) if terms else None
-
-
-def _dotted(node: Any) -> str:
-    parts = node["value"] if kind_of(node) == "ref" else [node]
-    return ".".join(str(part.get("value")) for part in parts)

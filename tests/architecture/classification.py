@@ -27,12 +27,14 @@ PURE: frozenset[str] = frozenset(
     bundles.pattern_syntax
     bundles.profile
     bundles.profile_calls
+    bundles.profile_intent
     bundles.s3_answers
     bundles.samples
     bundles.service_config
     bundles.service_protocol
     bundles.service_shelf
     bundles.source_layout
+    bundles.syntax_tree
     bundles.trusted_set
     bundles.whole_numbers
     bundles.yaml_text

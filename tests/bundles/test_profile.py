@@ -349,6 +349,21 @@ FALLIBLE = {
     "an allow divides": ("allow contains 1 if round(1 / round(input.n)) == 1", []),
     "a helper divides": ("half := round(round(input.n) / 2)", []),
     "a deny adds": ("deny contains 1 if count(input.n) + 1 == 2", []),
+    "a hold reads an amount": (
+        "require_hitl contains 1 if data.tidegate.hundredths(input.n) > 1",
+        ["fallible_restriction"],
+    ),
+    "a hold reads an amount and another rule is about the unreadable": (
+        "require_hitl contains 1 if data.tidegate.hundredths(input.n) > 1\n\n"
+        "require_hitl contains 2 if not data.tidegate.hundredths(input.n)",
+        [],
+    ),
+    "only an allow is about the unreadable": (
+        "deny contains 1 if data.tidegate.hundredths(input.n) > 1\n\n"
+        "allow contains 2 if not data.tidegate.hundredths(input.n)",
+        ["fallible_restriction"],
+    ),
+    "an allow reads an amount": ("allow contains 1 if data.tidegate.hundredths(input.n) < 1", []),
 }
 
 
@@ -465,3 +480,27 @@ def test_nothing_is_cacheable_when_the_decision_itself_reads_the_clock(opa_path:
 def test_texts_of_a_policy_are_listed(opa_path: Path) -> None:
     source = b'package policies.x\n\nallow contains "a" if input.x in {"b", "c"}\n'
     assert {"a", "b", "c"} <= set(string_literals(Opa(opa_path).parse({"policies/x/x.rego": source})))
+
+
+UNREAD = {
+    "a hold is misspelt": ("require_hitll contains 1 if input.a", "error", "did you mean require_hitl?"),
+    "a deny is in the plural": ("denys contains 1 if input.a", "error", "did you mean deny?"),
+    "a set is for nobody": ("secretive contains 1 if input.a", "warning", "the library reads allow, cache, deny"),
+}
+
+
+@pytest.mark.parametrize(("rule", "severity", "words"), UNREAD.values(), ids=UNREAD.keys())
+def test_lint_finds_a_set_that_nothing_reads_when(rule: str, severity: str, words: str, opa_path: Path) -> None:
+    (finding,) = lint(Opa(opa_path).parse({POLICY: f"package policies.x\n\n{rule}\n".encode()}), {})
+    assert (finding.code, finding.severity, finding.row) == ("rule_unread", severity, 3)
+    assert words in finding.message
+
+
+def test_lint_finds_nothing_when_a_rule_reads_the_set(opa_path: Path) -> None:
+    rego = "package policies.x\n\nteam contains 1 if input.a\n\nallow contains 2 if input.b in team\n"
+    assert lint(Opa(opa_path).parse({POLICY: rego.encode()}), {}) == []
+
+
+def test_lint_knows_the_library_by_the_name_it_was_imported_under(opa_path: Path) -> None:
+    rego = "package policies.x\n\nimport data.tidegate as t\n\ndeny contains 1 if t.hundredths(input.a) > 1\n"
+    assert [f.code for f in lint(Opa(opa_path).parse({POLICY: rego.encode()}), {})] == ["fallible_restriction"]
