@@ -13,7 +13,7 @@ NODE_DIR := tests/e2e/node
 # What they try are processes of their own, which would not run under -O. Waiting is much of their time, so their modules
 # are shared out over runs side by side.
 OWN_PROCESSES := tests/e2e tests/integration tests/agreement tests/cli tests/examples tests/soak
-SHARES := 1 2 3 4
+SHARES := 1 2 3
 SHARED_RUNS := $(SHARES:%=processes-%)
 
 .DEFAULT_GOAL := help
@@ -103,7 +103,7 @@ coverage: dev-env
 test:
 	@$(MAKE) --no-print-directory lint
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory --jobs=6 $(SHARED_RUNS) unit unit-optimized
+	@$(MAKE) --no-print-directory --jobs=5 $(SHARED_RUNS) unit unit-optimized
 	@$(MAKE) --no-print-directory coverage
 
 bench: dev-env opa opa-envoy

@@ -1,4 +1,4 @@
-"""How the commands about bundles end when something is wrong: the error's own code, and page 3's exit status."""
+"""How the commands about bundles end when something is wrong: the error's own code, and an exit status of `cli.output`."""
 
 from __future__ import annotations
 

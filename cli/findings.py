@@ -89,7 +89,7 @@ def _by_path(config: GatewayConfig, named: Iterable[tuple[str, str]]) -> dict[Pa
 
 def file_findings(config: GatewayConfig) -> list[Finding]:
     """What is wrong with the files that the configuration refers to, and with private keys that lie beside them
-    (page 12, rule 27)."""
+    (security rule 27)."""
     private, public = private_files(config), public_files(config)
     found = [*_each(private, is_private=True), *_each(public, is_private=False)]
     folders = sorted({path.parent for path in (*private, *public)})

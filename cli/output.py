@@ -1,7 +1,7 @@
-"""How every command speaks: one JSON object with ``--json``, words otherwise, exit codes of page 3.
+"""How every command speaks: one JSON object with ``--json``, words otherwise, exit codes of ``docs/calling.md``.
 
 Guarantees: exit 0 done, 1 refused or check failed, 2 usage, 3 unavailable; errors go to standard error; control
-characters in anything shown to a person are escaped (page 12, rule 17).
+characters in anything shown to a person are escaped (security rule 17).
 """
 
 from __future__ import annotations

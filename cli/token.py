@@ -1,7 +1,7 @@
 """``tidegate token``: a caller's token from the development issuer.
 
 **Security**: signs only for an issuer whose configuration says ``development: true``; such an issuer never stands
-beside a listener that others can reach (page 12, rule 7).
+beside a listener that others can reach (security rule 7).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gateway's configuration: one YAML document, checked completely before anything starts.
 
 Guarantees: keys are known, duplicate keys are refused, secrets stand only as references, the combinations that
-page 12 (rule 7) forbids are named as findings. Leaves reading files, secrets and sockets to ``gateway.app``.
+security rule 7 forbids are named as findings. Leaves reading files, secrets and sockets to ``gateway.app``.
 """
 
 from __future__ import annotations
@@ -265,12 +265,12 @@ class GatewayConfig:
 
     @property
     def external_url(self) -> str:
-        """The base URL clients use; rewriting uses it, never ``Host`` (page 12, rule 18)."""
+        """The base URL clients use; rewriting uses it, never ``Host`` (security rule 18)."""
         host, _, port = self.document.listen.gate.rpartition(":")
         return (self.document.external_url or f"http://{host}:{self.gate_port or port}").rstrip("/")
 
     def hosts(self, address: str, port: int) -> frozenset[str]:
-        """What `Host` may say on a listener that was asked to take `address` and got `port` (page 12, rule 18)."""
+        """What `Host` may say on a listener that was asked to take `address` and got `port` (security rule 18)."""
         named = frozenset(self.document.listen.hosts)
         portless = (host for host in named if (found := _HOST.fullmatch(host)) is not None and found["port"] is None)
         external = urlsplit(self.external_url).netloc.lower()
@@ -370,7 +370,7 @@ def is_local(address: str) -> bool:
 
 
 def unsafe_findings(document: Document) -> list[str]:
-    """What page 12, rule 7 forbids to start; empty when nothing."""
+    """What security rule 7 forbids to start; empty when nothing."""
     findings: list[str] = []
     listeners = [("listen.gate", document.listen.gate), ("listen.metrics", document.listen.metrics)]
     exposed = [name for name, address in listeners if address is not None and not is_local(address)]

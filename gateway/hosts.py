@@ -1,4 +1,4 @@
-"""Under which names a listener may be addressed (page 12, rule 18).
+"""Under which names a listener may be addressed (security rule 18).
 
 Guarantees: a set of hosts is lower case and says the port wherever the port is not HTTP's own. Leaves the comparison to
 `gateway.edge.headers.check_host`, and names given by people to the configuration.

@@ -71,7 +71,7 @@ def _check_members(
 
 
 def decision_document(decision: Decision, *, rules: bool = True) -> dict[str, JsonValue]:
-    """A decision as page 4 writes it: effect, reasons, obligations; without ``rules`` no reason names its rule."""
+    """A decision as ``docs/policy-input.md`` shows it: effect, reasons, obligations; without ``rules`` no reason names its rule."""
     reasons: list[JsonValue] = [
         {"code": reason.code, "message": reason.message, **({"rule": reason.rule} if rules else {})}
         for reason in decision.reasons

@@ -6,7 +6,8 @@ directory, a running gate with its stand-ins) are made once a run and shared by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from tests.e2e.harness import GateProcess, StandIns, init_directory, point_at_st
 
 ROOT = Path(__file__).resolve().parents[1]
 WATCHED = ["bundles", "pdp", "gateway"]
+TRACING = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+UNTRACED = tuple(str(ROOT / "tests" / folder) + os.sep for folder in ("e2e", "agreement", "soak"))
+"""Where the processes that tests start run as users run them, at full speed: what they cover is covered elsewhere too."""
 
 # How long one example takes says what else the machine does; the time-out of the whole test stays.
 settings.register_profile("any-machine", deadline=None)
@@ -34,6 +38,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     modules = sorted({item.nodeid.partition("::")[0] for item in items})
     kept = set(modules[int(number) - 1 :: int(count)])
     items[:] = [item for item in items if item.nodeid.partition("::")[0] in kept]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tracing costs a process half as much again: the children of some tests go without."""
+    kept = {
+        name: os.environ.pop(name) for name in TRACING if name in os.environ and str(item.path).startswith(UNTRACED)
+    }
+    try:
+        return (yield)
+    finally:
+        os.environ.update(kept)
 
 
 @pytest.fixture(autouse=True)

@@ -260,7 +260,7 @@ async def _cancel(running: Running, exchange: ApiExchange, request_id: str) -> A
 async def _own(running: Running, exchange: ApiExchange, request_id: str) -> None:
     """Raise `not_found` unless the request is this caller's own.
 
-    **Security**: page 12, rule 10: what is somebody else's, another tenant's or a held call's is as absent as nothing.
+    **Security**: security rule 10: what is somebody else's, another tenant's or a held call's is as absent as nothing.
     """
     try:
         found = await running.services.approvals.get(exchange.log, request_id)

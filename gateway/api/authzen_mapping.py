@@ -298,7 +298,7 @@ def _text(source: Mapping[str, JsonValue], name: str, path: str) -> str:
 
 
 def _check_scope(subject: Entity, caller: Subject) -> None:
-    """**Security**: page 1, invariant 7: nobody learns what another tenant's policy input would decide."""
+    """**Security**: nobody learns what another tenant's policy input would decide."""
     for name in _SCOPE:
         stated = subject.properties.get(name)
         if stated is not None and stated != getattr(caller, name):

@@ -39,7 +39,7 @@ def _list_of(schema: Schema) -> Schema:
 
 
 def _page_of(name: str, **more: Schema) -> Schema:
-    """Page 3's form of lists."""
+    """The form of lists: `items`, and `next` for the page after."""
     next_page = {**_nullable(_TEXT), "description": "the cursor of the next page; null at the end"}
     return _object({"items": _list_of(reference(name)), "next": next_page, **more})
 

@@ -1,4 +1,4 @@
-"""The names of the gate's own operations, each an action of the connector `tidegate` (page 12, rule 10)."""
+"""The names of the gate's own operations, each an action of the connector `tidegate` (security rule 10)."""
 
 from __future__ import annotations
 

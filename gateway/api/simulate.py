@@ -2,7 +2,7 @@
 
 Guarantees: nothing is sent, recorded as a call or held; the bundle in force answers as it would a call. Whoever asks needs
 `tidegate.simulate.run`, asking for another subject also `simulate.subject`; names of rules and of missing facts are shown
-with `simulate.rules` only (page 12, rule 10). Tenant and workspace are the caller's own: anything else is refused.
+with `simulate.rules` only (security rule 10). Tenant and workspace are the caller's own: anything else is refused.
 """
 
 from __future__ import annotations

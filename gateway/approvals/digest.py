@@ -3,7 +3,7 @@
 Guarantees: two calls that differ in any member of `CallFields` have different digests; without the salt nobody can try
 likely arguments against a digest that was shown. Leaves to the flow to gather the fields from what it is about to send.
 
-**Source**: RFC 8785; RFC 2104. **Security**: page 12 rule 3 (128-bit salt per approval).
+**Source**: RFC 8785; RFC 2104. **Security**: security rule 3 (128-bit salt per approval).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class StepState(StrEnum):
 
 
 class ApprovalRefused(GateError):
-    """A request about an approval is refused; `code` is one of page 3's (`not_found`, `denied`, `vote_refused`,
+    """A request about an approval is refused; `code` is one of ``docs/error-codes.md`` (`not_found`, `denied`, `vote_refused`,
     `stale_state`, `not_supported`, `throttled`, `malformed_request`). Give it to `gateway.edge.problem.refusal(code,
     detail)`."""
 
@@ -125,10 +125,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class CallFields:
-    """The exact call that is bound by `action_digest`; page 5 names the members. JSON members are canonical text
+    """The exact call that is bound by `action_digest`. JSON members are canonical text
     (`args_json`, `resource_json`, `headers_json`) so that the value is immutable and rendered from the same bytes.
 
-    **Security**: `issuer` is that of the subject's token: two issuers may know two callers by one name (page 12 rule 7).
+    **Security**: `issuer` is that of the subject's token: two issuers may know two callers by one name (security rule 7).
     """
 
     tenant: str

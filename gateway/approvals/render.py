@@ -1,4 +1,4 @@
-"""How an approval looks outside: page 3's object, from the same bytes that the digest binds.
+"""How an approval looks outside, as ``docs/approving.md`` shows it, from the same bytes that the digest binds.
 
 Guarantees: exactly the promised members; times are RFC 3339 in UTC; nothing is shortened. The caller's stated reason is
 shown last among the reasons, marked as untrusted. Leaves escaping of control characters to whoever prints it.
@@ -29,7 +29,7 @@ def _second(seconds: int) -> str:
 
 
 def approval_document(approval: Approval, now: int) -> dict[str, JsonValue]:
-    """Page 3's JSON object of an approval as it stands at `now` (wall ms); `kind` is there for what is no call."""
+    """The JSON object of an approval as it stands at `now` (wall ms); `kind` is there for what is no call."""
     current = as_of(approval, now)
     held = current.held
     fields = held.fields

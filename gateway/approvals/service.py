@@ -190,7 +190,7 @@ class ApprovalService:
         `still_wanted` is asked each `WANTED_SECONDS`. Errors: `ApprovalRefused` `not_found`; `throttled` for a requester
         who waits as often as one may have approvals open.
 
-        **Security**: page 12 rule 26; the same call sent again attaches to one approval, but each waits in its own place.
+        **Security**: security rule 26; the same call sent again attaches to one approval, but each waits in its own place.
         """
         approval = await self.get(log, approval_id)
         limit = min(max(0.0, seconds), float(self.limits.wait_max_seconds))

@@ -4,7 +4,7 @@ Guarantees: a body is read as the kind its action declares or the request is ref
 has each name once, a multipart body has one boundary reading and shows each file by name, type, size and digest.
 Leaves to `arguments` the union with path and query, to the edge the size limit while reading.
 
-**Security**: page 12 rule 1. A body that two parsers read differently could be decided as one thing and carried out as
+**Security**: security rule 1. A body that two parsers read differently could be decided as one thing and carried out as
 another, so nothing is repaired, guessed or skipped here.
 """
 

@@ -73,7 +73,7 @@ class PathTemplate:
     def extract(self, segments: Sequence[str]) -> dict[str, str] | None:
         """The decoded parameters of `segments`, whose literals already agree; None where one is not admitted.
 
-        **Security**: page 12 rule 2. A segment holds a separator (`/`, `\\`, `;`, which came encoded) only where the
+        **Security**: security rule 2. A segment holds a separator (`/`, `\\`, `;`, which came encoded) only where the
         parameter's pattern admits it, nothing between two of them is empty or leads elsewhere, and never among the
         segments that one parameter takes together.
         """

@@ -2,7 +2,7 @@
 
 Guarantees: no byte sequence that is one of the injected credential's spellings leaves whole or in part: bytes that
 could be the start of a secret are held back until the next bytes show they are not. Leaves to the flow what happens
-then (page 12 rule 5: 502 ``upstream_failed``, or the stream is cut).
+then (security rule 5: 502 ``upstream_failed``, or the stream is cut).
 
 A spelling that the upstream encodes otherwise (compressed, split, encrypted) is not recognised; answers are asked for
 uncompressed for that reason.

@@ -119,7 +119,7 @@ def forward_headers(headers: HeaderPairs, policy: HeaderPolicy) -> HeaderFields:
     The caller's token is never among them: no header that can hold one is on the list. The upstream is asked for
     uncompressed answers, so that they can be read on the way back.
 
-    **Security**: page 12 rule 1; headers nominated by `Connection` are dropped before anything is injected, so that a
+    **Security**: security rule 1; headers nominated by `Connection` are dropped before anything is injected, so that a
     caller cannot have the injected credential stripped by the next hop.
     """
     question = ("forwarded", policy.allowed)
@@ -196,7 +196,7 @@ def kept_response_headers(lowered: Sequence[tuple[str, str]], policy: HeaderPoli
     `Content-Length` is the server's to set; `tidegate-` names are the gate's alone; a challenge of the upstream is about
     the gate's credential, not the caller's.
 
-    **Security**: page 12 rule 18; cookies and `SameSite` ignore ports, so an answer under ``/c/`` must never act in the
+    **Security**: security rule 18; cookies and `SameSite` ignore ports, so an answer under ``/c/`` must never act in the
     origin of the console.
     """
     nominated = connection_nominated(lowered)

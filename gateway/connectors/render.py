@@ -67,7 +67,7 @@ def render(manifest: ConnectorManifest, action: Action, arguments: Mapping[str, 
 def _check_readable(path: str, query: str, form: bytes | None) -> None:
     """Hold what is rendered against what a client may send.
 
-    Security: page 12 rule 2; a null byte, an encoded percent sign or a dot segment has no single reading, whoever wrote it.
+    Security: security rule 2; a null byte, an encoded percent sign or a dot segment has no single reading, whoever wrote it.
     """
     target = f"{path}?{query}" if query else path
     try:

@@ -5,7 +5,7 @@ by the gate's external URL; an upload URL gets a single-use ticket or the answer
 answer stays as it was, and an answer that does not name the upstream is handed back as the same object. Leaves to the
 flow the reading of the body and its limits.
 
-**Security**: the external URL comes from the configuration, never from `Host` (page 12 rule 18). A host must end where
+**Security**: the external URL comes from the configuration, never from `Host` (security rule 18). A host must end where
 the URL's authority ends, so ``http://upstream.evil.example`` and ``http://upstream@evil`` are left alone.
 """
 

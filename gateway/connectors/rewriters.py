@@ -4,7 +4,7 @@ Guarantees: no answer names an instance that its manifest does not name, or that
 to `gateway.connectors.rewrite`.
 
 **Security**: tenants have instances of one service side by side, at one address or at several; without this the first of
-them would be named to all (page 12, rule 9).
+them would be named to all (security rule 9).
 """
 
 from __future__ import annotations

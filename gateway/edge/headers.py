@@ -87,7 +87,7 @@ _NONE: frozenset[str] = frozenset()
 def check_head(head: RequestHead) -> None:
     """Raise a refusal `malformed_request` or `method_not_allowed` for a head that the gate never forwards.
 
-    Security: page 12 rule 1. Overriding methods and targets, ambiguous framing, compressed bodies, trailers, upgrades
+    Security: security rule 1. Overriding methods and targets, ambiguous framing, compressed bodies, trailers, upgrades
     and foreign charsets would let the service read another request than the one that was decided.
     Source: RFC 9110 §5.3 and §9.3.8, RFC 9112 §6.1.
     """
@@ -162,7 +162,7 @@ def check_host(
 
     `reached` is asked for further hosts when none of these fits.
 
-    Security: page 12 rule 18; keeps a page in a browser from reaching the gate by a name that it rebinds.
+    Security: security rule 18; keeps a page in a browser from reaching the gate by a name that it rebinds.
     """
     named = headers.found.get(_HOST) if type(headers) is HeaderFields else None
     if named is None:

@@ -286,7 +286,7 @@ def _actors(claims: _Claims) -> tuple[str, ...]:
 
 
 def _subject(claims: _Claims, policy: IssuerPolicy) -> Subject:
-    """Security: page 12 rule 8. The outermost actor is who acts; nested ones are kept for exclusion, never to grant."""
+    """Security: security rule 8. The outermost actor is who acts; nested ones are kept for exclusion, never to grant."""
     sub = claims.text("sub")
     if claims.has("act") and claims.raw("act") is None:
         raise _invalid("the claim act is no object")

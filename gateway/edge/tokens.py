@@ -53,7 +53,7 @@ def find_token(
     no place holds one, `identity_invalid` when one cannot be read, `malformed_request` when two differ or when a
     credential stands anywhere else.
 
-    Security: page 12 rule 6. A second credential could make the service act as somebody else than was decided. Where a
+    Security: security rule 6. A second credential could make the service act as somebody else than was decided. Where a
     token is looked for is not said to who brings none: it would tell which services stand behind the gate.
     """
     if query or form is not None or type(headers) is not HeaderFields:

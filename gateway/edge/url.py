@@ -58,7 +58,7 @@ def canonical_path(
     `%25` is read as well: what stands there is a name, looked up as it is decoded and never part of a path again. Raises a
     refusal `uri_too_long` or `malformed_request`.
 
-    Security: page 12 rule 2. A segment that decodes to `.` or `..` in any spelling, `%2F`, `%5C`, `%3B`, `%25`, control
+    Security: security rule 2. A segment that decodes to `.` or `..` in any spelling, `%2F`, `%5C`, `%3B`, `%25`, control
     octets, a literal `;`, `\\`, `//` or anything outside RFC 3986's path characters is refused.
     Source: RFC 3986 §3.3, RFC 9112 §3.2.1.
     """

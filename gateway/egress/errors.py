@@ -1,7 +1,7 @@
 """What can go wrong with an upstream, split by the one question that matters: may it have acted?
 
 `sent` is false only when not a single byte of the request can have left. Then trying again is harmless; otherwise it is
-for idempotent actions only (page 12 rule 4).
+for idempotent actions only (security rule 4).
 """
 
 from __future__ import annotations

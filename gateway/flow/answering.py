@@ -1,7 +1,7 @@
 """From the upstream's answer to the caller's: read or stream it, rewrite it, record the outcome, then let it go.
 
 Guarantees: a whole answer leaves only after its outcome is durable; a streamed one only after a `response_began` record, and
-is cut without its terminator when the last record fails (page 12, rule 19); an answer that holds an injected secret, is
+is cut without its terminator when the last record fails (security rule 19); an answer that holds an injected secret, is
 larger than the manifest allows or cannot be rewritten does not leave.
 """
 

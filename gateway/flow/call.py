@@ -1,4 +1,4 @@
-"""The flow of one call, top to bottom as page 2 lists it; it yields commands and holds no I/O.
+"""The flow of one call, top to bottom; it yields commands and holds no I/O.
 
 Guarantees: nothing is sent before a decision that allows it, and no write before its intent is durable; the outcome is
 durable before a whole answer goes out; a refusal after identity is recorded. Every command that cannot be performed ends
@@ -171,7 +171,7 @@ def _replayed(
 ) -> Flow[Finished]:
     """The first answer again, if current policy lets the call out, or does with the approval that the first one used up.
 
-    **Security**: page 12 rule 14; where policy asks for a person only now, nobody has seen the call.
+    **Security**: security rule 14; where policy asks for a person only now, nobody has seen the call.
     """
     decided = yield from _decide(call, trace, now=call.received_unix, approval=None)
     if decided.decision.effect is Effect.REQUIRE_HITL:
@@ -236,7 +236,7 @@ def _not_supported(message: str) -> list[dict[str, str]]:
 
 
 def _check_same_chain(approval: Approval, again: Decided, chains: dict[str, JsonValue]) -> None:
-    """A changed bundle needs no new vote unless the chain changed (page 5), whether it holds the call or takes the approval."""
+    """A changed bundle needs no new vote unless the chain changed, whether it holds the call or takes the approval."""
     name, obligation = approval.held.chain_name, again.decision.approval
     if again.decision.effect is Effect.REQUIRE_HITL and (obligation is None or obligation.chains != (name,)):
         raise refusal("stale_state", "the policy now asks for another chain of approval")

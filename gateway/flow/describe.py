@@ -1,7 +1,6 @@
 """What a call looks like to policy, to the ledger and to people who approve it.
 
-Guarantees: all three are made from the same `GovernedCall`; records hold metadata and digests, never bodies or arguments
-(page 1, invariant 9).
+Guarantees: all three are made from the same `GovernedCall`; records hold metadata and digests, never bodies or arguments.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def policy_input(call: GovernedCall, *, now: float, approval: Approval | None = 
 
 
 def call_fields(call: GovernedCall) -> CallFields:
-    """The exact call that an approval binds (page 5). The body must be whole: a streamed one is spooled before."""
+    """The exact call that an approval binds. The body must be whole: a streamed one is spooled before."""
     outbound, subject = call.outbound, call.subject
     return CallFields(
         tenant=subject.tenant,

@@ -1,6 +1,6 @@
 """Sending a call that may go out: controls once more, attempts as the manifest allows, and how failures are recorded.
 
-Guarantees: a non-idempotent action is sent again only when nothing was sent or on 429 (page 12, rule 4); switches,
+Guarantees: a non-idempotent action is sent again only when nothing was sent or on 429 (security rule 4); switches,
 configuration and lease are checked again once the intent is durable, where another bundle came into force meanwhile it is
 asked, and before each retry all of it is done anew (rule 12); however dispatching ends without an answer, an outcome is recorded before the
 caller hears of it.
@@ -120,7 +120,7 @@ def _status_may_retry(call: GovernedCall, status: int) -> bool:
 
 
 def _may_renew(call: GovernedCall, event: AnswerBegan, *, renewed: bool) -> bool:
-    """Once more with another credential: only what may be sent again after an answer (page 12, rule 4)."""
+    """Once more with another credential: only what may be sent again after an answer (security rule 4)."""
     return event.renewable and not renewed and call.action.idempotent
 
 

@@ -34,7 +34,7 @@ def _never_left(_idle_seconds: float) -> bool:
 class StreamGuard:
     """Guards one stream from when it is made until `close`; `stop` is called once, when the stream may not go on.
 
-    **Security**: page 12 rule 12: within 5 s, `POLL_SECONDS` of the switches included.
+    **Security**: security rule 12: within 5 s, `POLL_SECONDS` of the switches included.
     """
 
     __slots__ = ("_deadline", "_has_left", "_late_code", "_seen", "_services", "_stop", "_task", "_trace")

@@ -1,4 +1,4 @@
-"""Once: one intent per idempotency key, the first answer again for a repeat (page 8, page 12 rule 14).
+"""Once: one intent per idempotency key, the first answer again for a repeat (security rule 14).
 
 Guarantees: a key means one request of one subject, for one person and in one environment, on one instance; another request
 under it is refused; a stored answer is given only for a call that was dispatched and ended. Leaves deciding the repeat to

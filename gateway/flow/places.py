@@ -40,7 +40,7 @@ class Places:
 
         It is counted in again afterwards, whatever comes. Raises `throttled` then when it is one too many.
 
-        **Security**: page 12 rule 26; how long a body may take, and how many connections there are, bounds what waits.
+        **Security**: security rule 26; how long a body may take, and how many connections there are, bounds what waits.
         """
         if trace.subject is not None:
             yield

@@ -4,7 +4,7 @@ Guarantees: what comes out is the call that was decided, approved and recorded, 
 the same facts and schema, the same arguments, the same bytes to the same target. Anything else is refused, with the code
 that the same request would get if it came now, else `stale_state`. Leaves asking policy to `gateway.flow.dispatching`.
 
-**Security**: page 12 rule 12; an approval or an intent of a configuration that is gone sends nothing.
+**Security**: security rule 12; an approval or an intent of a configuration that is gone sends nothing.
 """
 
 from __future__ import annotations

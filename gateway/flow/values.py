@@ -52,7 +52,7 @@ class InstancePlan:
     has_token_overrides: bool
 
     def admits(self, subject: Subject) -> bool:
-        """Whether this subject's tenant, workspace and environment may use the instance (page 12, rule 9)."""
+        """Whether this subject's tenant, workspace and environment may use the instance (security rule 9)."""
         return (
             _within(subject.tenant, self.tenants)
             and _within(subject.workspace, self.workspaces)

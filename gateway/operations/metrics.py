@@ -1,4 +1,4 @@
-"""The gateway's counters and histograms, by the names of page 3.
+"""The gateway's counters and histograms, by the names that ``docs/operations.md`` uses.
 
 Guarantees: label cardinality is bounded by the signed bundle's connectors and actions; anything else is ``other``.
 What every call touches is counted in plain numbers and becomes metrics when somebody asks. Belongs to the loop's

@@ -3,7 +3,7 @@
 Guarantees: of each kind the first `BURST_LINES` are, and from then on `LINES_PER_SECOND`; every line that is written knows how
 many of its kind were left out before it. Leaves counting them all to the metrics. Kinds are few: the caller names constants.
 
-**Security**: page 12 rule 26; whoever has no token fills neither the ledger nor the disk.
+**Security**: security rule 26; whoever has no token fills neither the ledger nor the disk.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Guarantees (of every driver): a record and its effects are one transaction; a ba
 item's effect rolls back that item alone and is reported to it alone; reads see only committed state.
 
 **How the flow calls each effect** (all of them in `LedgerWriter.append(record, effects=(…,))`; a conflict is raised
-there as `StoreConflict` with page 3's code and nothing of that item is kept):
+there as `StoreConflict` with a code of ``docs/error-codes.md`` and nothing of that item is kept):
 
 - claim an idempotency key with the intent (or, for a held call, never): `ClaimKey(log, scope, request_digest, call,
   expires)`, `scope = idempotency_scope(…)`; it is held until `expires`, and in any case until its call ends. Conflicts:

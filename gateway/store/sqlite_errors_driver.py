@@ -22,7 +22,7 @@ _CODES: Final = {
 
 def unavailable(error: sqlite3.Error) -> StoreUnavailable:
     """The port's form of an SQLite error. A flush or I/O error and a corrupt file are fatal: what the disk holds is no
-    longer known, and trying again could acknowledge what was never written (page 6)."""
+    longer known, and trying again could acknowledge what was never written."""
     primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StoreUnavailable(_CODES.get(primary, "store_failed"), f"{name}: {error}", fatal=primary in _FATAL)

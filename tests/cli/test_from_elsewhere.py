@@ -1,4 +1,4 @@
-"""The starter directory as page 3 writes it, used from another working directory; only its own files are edited."""
+"""The starter directory as the README writes it, used from another working directory; only its own files are edited."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One code in every place: the answer, the ledger's record, the log line and the metric of a refused call agree.
 
-A refusal before anybody is identified writes no record (page 12, rule 26).
+A refusal before anybody is identified writes no record (security rule 26).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which test produces which code of page 3 through a real socket, and which codes nothing can raise by now.
+"""Which test produces which code of ``docs/error-codes.md`` through a real socket, and which codes nothing can raise by now.
 
 The list of codes is the gate's own. A code that is in neither table fails here, and so does one that is said to be out
 of reach while the source names it: whoever begins to raise it also writes the test that produces it.

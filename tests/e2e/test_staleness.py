@@ -1,4 +1,4 @@
-"""What is under way when a lease runs out: no effect, no retry, no approval used, no stream that goes on (page 12, rule 12)."""
+"""What is under way when a lease runs out: no effect, no retry, no approval used, no stream that goes on (security rule 12)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _LARGE = CALL.action.model_copy(
 UPLOAD = c.Dispatch(CALL._replace(action=_LARGE), CALL.outbound._replace(body=None, streamed=True))
 PIECE = b"x" * 65_536
 SECONDS = 5.0
-"""Within which every stream ends (page 12, rule 12)."""
+"""Within which every stream ends (security rule 12)."""
 
 
 @dataclass
