@@ -221,6 +221,7 @@ def _hold(
             read = expect((yield AwaitApproval(call.log, read.approval.id, seconds, call.plan)), ApprovalRead)
     if read.approval.state is not ApprovalState.APPROVED or not read.caller_connected:
         raise not_released(read.approval, decided)
+    trace.released_unix = read.at_unix
     if read.moved is not None:
         call = renewed(call, read.moved.plan)
     again = yield from _decide(call, trace, now=read.at_unix, approval=read.approval)
@@ -287,7 +288,7 @@ def _intend(
     call: GovernedCall, trace: Trace, recorder: Recorder, scope: KeyScope | None, approval: Approval | None
 ) -> Flow[None]:
     """Make the intent durable; with it the key is claimed and the approval used up. Switches are read again after."""
-    effects: list[StoreEffect] = list(key_effects(call, scope))
+    effects: list[StoreEffect] = list(key_effects(call, scope, trace.released_unix))
     if call.channel == "api" or approval is not None:
         effects.append(SaveCall(call_row(call, trace, "dispatching", code=None, status=None)))
     digest = ""

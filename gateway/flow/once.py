@@ -81,9 +81,9 @@ def replay(call: GovernedCall, trace: Trace, recorder: Recorder, earlier: str) -
     return Finished(stored.status, stored.headers, stored.body, effect=trace.effect)
 
 
-def key_effects(call: GovernedCall, scope: KeyScope | None) -> tuple[StoreEffect, ...]:
-    """The claim that goes with the intent."""
+def key_effects(call: GovernedCall, scope: KeyScope | None, released_unix: float) -> tuple[StoreEffect, ...]:
+    """The claim that goes with the intent; it lasts from when the call came, or went on after it was held."""
     if scope is None:
         return ()
-    expires = int((call.received_unix + scope.keep_seconds) * 1000)
+    expires = int((max(call.received_unix, released_unix) + scope.keep_seconds) * 1000)
     return (ClaimKey(call.log, scope.scope, scope.request_digest, call.call_id, expires),)

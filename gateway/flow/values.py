@@ -156,7 +156,8 @@ class Trace:
 
     The flow writes it, the driver reads it. `settled` says that a record of how the call ended exists, `sent` that an
     upstream may have seen the call, `streamed` that a record may say its answer began. `issued_by` is the call whose answer
-    carried the upload ticket that was shown. `fault` is what is wrong inside the gate: for the log, never for the caller.
+    carried the upload ticket that was shown, `released_unix` when a call that was held went on. `fault` is what is wrong
+    inside the gate: for the log, never for the caller.
     """
 
     call_id: str
@@ -173,6 +174,7 @@ class Trace:
     settled: bool = False
     streamed: bool = False
     issued_by: str = ""
+    released_unix: float = 0.0
     fault: str = ""
 
     @property

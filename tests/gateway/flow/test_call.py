@@ -454,6 +454,21 @@ def _digest() -> str:
     return claims[0].request_digest
 
 
+def test_key_lasts_from_when_the_call_went_on_after_it_was_held() -> None:
+    released = open_approval(ApprovalState.APPROVED, KEYED)._replace(at_unix=NOW + 5000)
+    answers = [*WRITE_HEAD, e.ClaimRead(None), HELD, released, HELD, RECORDED, NO_SWITCH, *SENT]
+    ends = [
+        effect.expires
+        for played in (
+            write([*WRITE_HEAD, e.ClaimRead(None), ALLOWED, RECORDED, NO_SWITCH, *SENT], headers=KEYED),
+            write(answers, headers=KEYED),
+        )
+        for effect in played.all_of(c.AppendIntent)[0].effects
+        if isinstance(effect, ClaimKey)
+    ]
+    assert ends[1] - ends[0] == 5_000_000
+
+
 def test_key_is_claimed_with_the_intent_and_settled_with_the_outcome() -> None:
     played = write([*WRITE_HEAD, e.ClaimRead(None), ALLOWED, RECORDED, NO_SWITCH, *SENT], headers=KEYED)
     settled = [x for x in played.all_of(c.AppendRecord)[-1].effects if isinstance(x, SettleKey)]
