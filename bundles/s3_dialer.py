@@ -4,7 +4,7 @@ Guarantees: an exchange ends at its deadline, however slowly the other side take
 limit; no proxies, no redirects, no other host than the configured one, a connection per exchange. Leaves signing and what
 an answer means to ``bundles.s3_client``, and how long a name is looked up to the system's resolver.
 
-**Security**: page 12 rule 5. TLS as the system's certificates (or ``SSL_CERT_FILE``) say.
+**Security**: security rule 5. TLS as the system's certificates (or ``SSL_CERT_FILE``) say.
 """
 
 from __future__ import annotations

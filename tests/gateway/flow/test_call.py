@@ -455,15 +455,15 @@ def _digest() -> str:
 
 
 def test_key_lasts_from_when_the_call_went_on_after_it_was_held() -> None:
-    released = open_approval(ApprovalState.APPROVED, KEYED)._replace(at_unix=NOW + 5000)
-    answers = [*WRITE_HEAD, e.ClaimRead(None), HELD, released, HELD, RECORDED, NO_SWITCH, *SENT]
+    start: list[Answer] = [*WRITE_HEAD, e.ClaimRead(None)]
+    rest: list[Answer] = [ALLOWED, RECORDED, NO_SWITCH, *SENT]
+    pending = open_approval(ApprovalState.PENDING)
+    held = write([*start, HELD, pending, pending, RECORDED], headers=KEYED).all_of(c.OpenOrAttach)[0].held
+    released = e.ApprovalRead(approval(held, ApprovalState.APPROVED), NOW + 5000)
     ends = [
         effect.expires
-        for played in (
-            write([*WRITE_HEAD, e.ClaimRead(None), ALLOWED, RECORDED, NO_SWITCH, *SENT], headers=KEYED),
-            write(answers, headers=KEYED),
-        )
-        for effect in played.all_of(c.AppendIntent)[0].effects
+        for answers in ([*start, *rest], [*start, HELD, released, *rest])
+        for effect in write(answers, headers=KEYED).all_of(c.AppendIntent)[0].effects
         if isinstance(effect, ClaimKey)
     ]
     assert ends[1] - ends[0] == 5_000_000
