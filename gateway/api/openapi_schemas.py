@@ -21,9 +21,8 @@ _BOOLEAN: Final[Schema] = {"type": "boolean"}
 
 
 def _nullable(schema: Schema) -> Schema:
-    if "type" in schema and not isinstance(schema["type"], list) and "enum" not in schema:
-        return {**schema, "type": [schema["type"], "null"]}
-    return {"anyOf": [schema, {"type": "null"}]}
+    """`schema` or null, for schemas of one type."""
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 def _object(properties: dict[str, Schema], *optional: str) -> Schema:

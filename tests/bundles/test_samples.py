@@ -111,6 +111,8 @@ deny contains "own" if {
 
 deny contains "night" if input.context.clock.zone == "Asia/Tokyo"
 
+deny contains "placed" if input.resource.properties.placement == "basement"
+
 allow contains "clerks" if "desk-clerk" in input.subject.properties.roles
 """
 COMMON = """package policies.common
@@ -192,6 +194,12 @@ def test_inputs_hold_every_container_in_an_environment_that_a_policy_names_when(
     ]
     for name, nothing in (("lines", []), ("matrix", []), ("list", []), ("deep", {})):
         assert any((args.get(name) == nothing) is empty for args in in_it if name in args)
+
+
+def test_inputs_are_placed_where_a_policy_looks_for_them(drawn: Any) -> None:
+    resources = [document["resource"]["properties"] for document in drawn if "resource" in document]
+    placed = {properties["placement"] for properties in resources if "placement" in properties}
+    assert "basement" in placed
 
 
 def test_inputs_hold_what_is_required_alone(drawn: Any) -> None:

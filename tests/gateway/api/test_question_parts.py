@@ -79,3 +79,8 @@ def test_record_of_an_early_refusal_names_the_approval_when_the_request_is_about
     trace = Trace("call-1", "tidegate", "tidegate", subject=SUBJECT, approval_id=approval)
     ids = early_refusal(trace, SUBJECT, "denied").ids
     assert ids == ({"call": "call-1"} if approval is None else {"call": "call-1", "approval": "app-1"})
+
+
+def test_record_of_an_early_refusal_names_the_call_that_issued_the_ticket() -> None:
+    trace = Trace("call-2", "files", "files", subject=SUBJECT, issued_by="call-1")
+    assert early_refusal(trace, SUBJECT, "denied").ids == {"call": "call-2", "issued_by": "call-1"}

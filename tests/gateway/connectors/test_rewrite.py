@@ -102,6 +102,26 @@ def test_only_the_named_paths_are_rewritten() -> None:
     assert [found["x"]["plain"], found["link"], found["rows"][1]["other"]] == [f"{UP}/p", f"{UP}/q", f"{UP}/r"]
 
 
+def test_paths_below_a_member_and_members_of_a_name_are_rewritten_side_by_side() -> None:
+    rewriter = _rewriter("$.data..href", "$..url")
+    link = {"href": f"{UP}/1", "n": 1, "none": None}
+    document = {
+        "data": [link, [{"href": f"{UP}/2"}], 3],
+        "url": f"{UP}/3",
+        "deep": {"n": 1, "url": f"{UP}/4"},
+        "more": [1],
+    }
+    beside = {"href": f"{UP}/5"}
+    rewritten = json.loads(rewriter.body(json.dumps({**document, "beside": beside}).encode(), _issue))
+    expected = json.loads(json.dumps(document).replace(UP, GATE))
+    assert rewritten == {**expected, "beside": beside}
+
+
+def test_members_of_a_list_are_rewritten_when_the_path_has_no_name() -> None:
+    raw = json.dumps([f"{UP}/1", {"href": f"{UP}/2"}]).encode()
+    assert json.loads(_rewriter("$[*]").body(raw, _issue)) == [f"{GATE}/1", {"href": f"{UP}/2"}]
+
+
 def test_body_that_names_the_upstream_and_is_no_json_is_refused() -> None:
     assert refused(lambda: NARROW.body(f'{{"url":"{UP}/1"'.encode(), _issue)).code == "upstream_failed"
 
