@@ -121,3 +121,15 @@ def meanwhile(act: Callable[[], Answer]) -> Iterator[list[Answer]]:
         thread.join(WAIT_SECONDS + POLL_SECONDS)
     if not answers:
         raise AssertionError("the call beside got no answer")
+
+
+@contextmanager
+def unwritable(gate: GateProcess) -> Iterator[None]:
+    """The ledger's file has a second name, under which somebody else might change it: the gate writes nothing more."""
+    file = gate.directory / "state" / "tidegate.db"
+    second = file.with_name("second.db")
+    second.hardlink_to(file)
+    try:
+        yield
+    finally:
+        second.unlink()

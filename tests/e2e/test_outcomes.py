@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.calling import JSON_TYPE, LIST, call, host, meanwhile, metrics, recorded, until
+from tests.e2e.calling import JSON_TYPE, LIST, call, host, meanwhile, metrics, recorded, until, unwritable
 from tests.e2e.harness import GateProcess, edit_config, init_directory, tidegate
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import Answer, exchange, request
@@ -33,18 +32,6 @@ def gate_of_its_own(tmp_path_factory: pytest.TempPathFactory, upstream: HostileU
         yield running
 
 
-@contextmanager
-def _unwritable(gate: GateProcess) -> Iterator[None]:
-    """The ledger's file has a second name, under which somebody else might change it: the gate writes nothing more."""
-    file = gate.directory / "state" / "tidegate.db"
-    second = file.with_name("second.db")
-    second.hardlink_to(file)
-    try:
-        yield
-    finally:
-        second.unlink()
-
-
 def _waiting(gate: GateProcess, count: int) -> bool | None:
     return metrics(gate)[WAITING] == count or None
 
@@ -60,7 +47,7 @@ def test_outcome_is_recorded_later_and_answered_again_when_the_ledger_failed_aft
     gate.token("triage-bot", "triage")
     with meanwhile(lambda: _write(gate, KEYED)) as answers:
         until("the write is sent", lambda: upstream.times_asked("wait-1") or None)
-        with _unwritable(gate):
+        with unwritable(gate):
             upstream.released.set()
             until("the outcome waits", lambda: _waiting(gate, 1))
             until("the caller is told", lambda: answers or None)
@@ -80,7 +67,7 @@ def test_read_is_recorded_later_when_the_ledger_failed_after_it(
 ) -> None:
     gate = gate_of_its_own
     gate.token("triage-bot", "triage")
-    with _unwritable(gate):
+    with unwritable(gate):
         answer = call(gate, "GET", LIST)
         assert (answer.status, answer.code) == (503, "ledger_unavailable")
         until("the record waits", lambda: _waiting(gate, 1))

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.calling import LIST, call, recorded, until
+from tests.e2e.calling import LIST, call, recorded, until, unwritable
 from tests.e2e.harness import GateProcess, StandIns, init_directory, point_at_stand_ins, tidegate
 from tests.e2e.rulebook import sign_until
-
-
-@contextmanager
-def _unwritable(gate: GateProcess) -> Iterator[None]:
-    """The ledger's file has a second name: the gate writes nothing more until it has gone."""
-    file = gate.directory / "state" / "tidegate.db"
-    second = file.with_name("second.db")
-    second.hardlink_to(file)
-    try:
-        yield
-    finally:
-        second.unlink()
-    until("the gate is ready", lambda: call(gate, "GET", "/health/ready").status == 200 or None)
 
 
 def _deciding(gate: GateProcess) -> int:
@@ -53,8 +38,9 @@ def test_bundle_is_not_in_force_at_all_when_it_could_not_be_recorded(tmp_path: P
     with GateProcess.start(directory) as gate:
         first = _deciding(gate)
         sign_until(directory, 3600, first + 1)
-        with _unwritable(gate):
+        with unwritable(gate):
             assert not gate.reload()
+        until("the gate is ready", lambda: call(gate, "GET", "/health/ready").status == 200 or None)
         assert (_deciding(gate), _enforced(gate), _loads(gate)) == (first, first, [first])
         archive.write_bytes(before)
     with GateProcess.start(directory) as gate:  # the refused one has not put the old one out of use
