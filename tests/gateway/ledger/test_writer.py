@@ -249,6 +249,21 @@ async def test_writer_refuses_when_too_many_records_wait() -> None:
     await writer.close()
 
 
+async def test_writer_passes_over_what_the_store_says_when_it_was_given_up_before() -> None:
+    channel = SimulatedChannel()
+    fatal: list[str] = []
+    writer = LedgerWriter(channel, node="n1", on_fatal=fatal.append)
+    await writer.start()
+    waiting = writer.submit(draft())
+    while not channel.sent:
+        await asyncio.sleep(0)
+    writer.end_within(0)
+    with pytest.raises(LedgerUnavailable):
+        await waiting
+    channel.answer()
+    assert (writer.unflushed, len(fatal)) == (0, 1)
+
+
 async def test_writer_refuses_at_once_while_the_store_is_silent_and_goes_on_when_it_answers() -> None:
     disk = SimulatedDisk()
     writer, fatal = await started(disk, stall_seconds=0.05)
