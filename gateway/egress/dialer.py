@@ -144,9 +144,11 @@ class UpstreamPool:
         waiting = self._idle.get(origin)
         if waiting is None:
             waiting = self._idle[origin] = deque()
-        if self._closed or not reusable or not protocol.is_reusable() or len(waiting) >= self._limits.idle_max:
+        if self._closed or not reusable or not protocol.is_reusable():
             protocol.abort()
             return
+        if len(waiting) >= self._limits.idle_max:  # the one unused for longest is worth least, above all to unsafe requests
+            waiting.popleft().close()
         loop = asyncio.get_running_loop()
         protocol.idle_since = loop.time()
         waiting.append(protocol)

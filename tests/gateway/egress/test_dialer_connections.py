@@ -66,6 +66,15 @@ async def test_connection_is_fresh_when_an_unsafe_request_finds_only_idle_ones()
         assert service.connections == 2
 
 
+async def test_connection_is_kept_for_the_next_unsafe_request_when_there_is_an_older_one_too_many() -> None:
+    async with upstream(answering(OK)) as service, pool(idle_max=1, idle_unsafe_seconds=0.2) as out:
+        await (await out.request("GET", service.url(), ())).read(10)
+        await asyncio.sleep(0.3)
+        for _ in range(2):
+            await (await out.request("POST", service.url(), (), b"")).read(10)
+        assert service.connections == 2
+
+
 async def test_connection_is_closed_when_nobody_used_it_for_long() -> None:
     gone = asyncio.Event()
 
