@@ -147,7 +147,9 @@ class UpstreamPool:
         if self._closed or not reusable or not protocol.is_reusable():
             protocol.abort()
             return
-        if len(waiting) >= self._limits.idle_max:  # the one unused for longest is worth least, above all to unsafe requests
+        if (
+            len(waiting) >= self._limits.idle_max
+        ):  # the one unused for longest is worth least, above all to unsafe requests
             waiting.popleft().close()
         loop = asyncio.get_running_loop()
         protocol.idle_since = loop.time()
