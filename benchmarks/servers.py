@@ -10,19 +10,41 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import cast
 
 import aiohttp
 import uvloop
 from aiohttp import web
 
+from benchmarks.messages import message_size
+
 HOST = "127.0.0.1"
-ANSWER = b'{"result": [{"sys_id": "a1", "number": "INC0010001", "short_description": "measured", "state": "1"}]}'
+BODY = b'{"result": [{"sys_id": "a1", "number": "INC0010001", "short_description": "measured", "state": "1"}]}'
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    b"Date: Sun, 22 Nov 2026 12:00:00 GMT\r\nServer: target\r\n\r\n%b" % (len(BODY), BODY)
+)
 DROPPED = frozenset({"host", "connection", "transfer-encoding", "content-length", "content-encoding", "date", "server"})
 
 
-async def _answer(request: web.BaseRequest) -> web.StreamResponse:
-    await request.read()
-    return web.Response(body=ANSWER, content_type="application/json")
+class Target(asyncio.Protocol):
+    """Answers every request of one connection with the same bytes once it is whole. What the target costs is not there for
+    what is measured, so it is no more than that."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.WriteTransport | None = None
+        self._held = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._held = held = self._held + data if self._held else data
+        size = message_size(held)
+        while size and self._transport is not None:
+            self._transport.write(ANSWER)
+            self._held = held = held[size:]
+            size = message_size(held)
 
 
 def _proxy(session: aiohttp.ClientSession, target: str) -> web.Server:
@@ -56,8 +78,8 @@ def _runner(kind: str, proxy: web.Server) -> web.BaseRunner:
 
 async def _serve(kind: str, port: int, target_port: int) -> None:
     if kind == "target":
-        runner = web.ServerRunner(web.Server(_answer))
-        await _listen(runner, port)
+        await asyncio.get_running_loop().create_server(Target, HOST, port)
+        await _ready()
         return
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(
@@ -69,6 +91,10 @@ async def _serve(kind: str, port: int, target_port: int) -> None:
 async def _listen(runner: web.BaseRunner, port: int) -> None:
     await runner.setup()
     await web.TCPSite(runner, HOST, port).start()
+    await _ready()
+
+
+async def _ready() -> None:
     print("ready", flush=True)
     await asyncio.Event().wait()
 

@@ -108,7 +108,7 @@ class Stage:
 async def _call(link: Connection, raw: bytes, due: float, calls: Calls) -> None:
     try:
         status = await asyncio.wait_for(link.ask(raw), ANSWER_SECONDS)
-    except (OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as failed:
+    except (OSError, ValueError) as failed:
         calls.refuse(type(failed).__name__)
         link.close()
         return
