@@ -18,7 +18,7 @@ import wasmtime
 from pdp.errors import EngineFailed
 from pdp.wasm.builtins.table import Builtin
 from pdp.wasm.builtins.values import Declined, Undefined, read_value, write_value
-from pdp.wasm.calls import ModuleCall, describe, native
+from pdp.wasm.calls import ModuleCall, engine_error, native, place_of
 from pdp.wasm.limits import WasmLimits
 from pdp.wasm.memory import SandboxMemory
 
@@ -48,10 +48,10 @@ class HostCalls:
         self._dump, self._parse, self._malloc = (calls[name] for name in EXPORTS)
         self._builtins = builtins
         self._limits = limits
-        self._context = store._context()
+        self._context = place_of(store)
         self._kept = store
         self._fuel = ctypes.c_uint64()
-        self._fuel_out = ctypes.byref(self._fuel)
+        self._fuel_out = ctypes.addressof(self._fuel)
         self._get_fuel = native("wasmtime_context_get_fuel")
         self._set_fuel = native("wasmtime_context_set_fuel")
 
@@ -87,6 +87,6 @@ class HostCalls:
             self._set_fuel(self._context, max(self._fuel.value - fuel, 0)),
         ):
             if error:
-                raise EngineFailed(describe(wasmtime.WasmtimeError._from_ptr(error)))
+                raise engine_error(error)
         if self._fuel.value <= fuel:
             raise EngineFailed("out of fuel")

@@ -18,7 +18,16 @@ import wasmtime
 
 from pdp.errors import EngineFailed, PolicyRefused
 from pdp.wasm.builtins.table import find
-from pdp.wasm.calls import ARGUMENTS, TypedCall, UncheckedCall, describe, native, unchecked_callback
+from pdp.wasm.calls import (
+    ARGUMENTS,
+    TypedCall,
+    UncheckedCall,
+    describe,
+    engine_error,
+    native,
+    place_of,
+    unchecked_callback,
+)
 from pdp.wasm.host_calls import EXPORTS, IMPORTS, HostCalls, Stopped
 from pdp.wasm.limits import WasmLimits
 from pdp.wasm.memory import SandboxMemory
@@ -70,7 +79,7 @@ class PolicyInstance:
         self._functions: dict[str, wasmtime.Func] = {}
         self._entrypoints: dict[str, Any] = {}
         self._store = wasmtime.Store(engine)
-        self._context = self._store._context()
+        self._context = place_of(self._store)
         self._set_fuel = native("wasmtime_context_set_fuel")
         try:
             self._start(module, unchecked)
@@ -93,16 +102,17 @@ class PolicyInstance:
 
     def evaluate(self, entrypoint: int, input_bytes: bytes) -> bytes:
         """The raw answer to one encoded input document; raises ``EngineFailed``."""
-        length = len(input_bytes)
+        length, heap = len(input_bytes), self._heap
+        fuel = self._fuel(length)
         if length > self._room:
-            self._make_room(length, self._fuel(length))
-        ctypes.memmove(self._memory.base + self._heap, input_bytes, length)  # nothing ran since the last look
-        error = self._set_fuel(self._context, self._fuel(length))
+            self._make_room(length, fuel)
+        ctypes.memmove(self._memory.base + heap, input_bytes, length)  # nothing ran since the last look
+        error = self._set_fuel(self._context, fuel)
         if error:
-            raise EngineFailed(describe(wasmtime.WasmtimeError._from_ptr(error)))
-        after_input = self._heap + length + -length % _ALIGNMENT
+            raise engine_error(error)
+        after_input = heap + length + -length % _ALIGNMENT
         try:
-            address = self._eval(0, entrypoint, self._data, self._heap, length, after_input, _JSON_FORMAT)
+            address = self._eval(0, entrypoint, self._data, heap, length, after_input, _JSON_FORMAT)
         except EngineFailed as failed:
             raise EngineFailed(self._aborted or failed.detail) from failed
         except Stopped as failed:

@@ -11,7 +11,7 @@ import ctypes
 import wasmtime
 
 from pdp.errors import EngineFailed
-from pdp.wasm.calls import native
+from pdp.wasm.calls import native, place_of
 
 _FIRST_READ_BYTES = 2_048
 
@@ -23,16 +23,15 @@ class SandboxMemory:
 
     def __init__(self, store: wasmtime.Store, memory: wasmtime.Memory) -> None:
         self._kept = (store, memory)
-        self._context = store._context()
-        self._reference = ctypes.byref(memory._memory)
+        self._context = place_of(store)
+        self._reference = ctypes.addressof(memory._memory)
         self._address_of = native("wasmtime_memory_data")
-        self._address_of.restype = ctypes.c_void_p
         self._bytes_of = native("wasmtime_memory_data_size")
         self.base = self.size = 0
 
     def look(self) -> None:
         """See where it lies and how large it is: it moves only when it grows, and only while the module runs."""
-        size = int(self._bytes_of(self._context, self._reference))
+        size = self._bytes_of(self._context, self._reference)
         if size != self.size:
             self.size, self.base = size, self._address_of(self._context, self._reference)
 
