@@ -29,8 +29,8 @@ effect := "REQUIRE_STEP_UP" if {
 }
 
 permitted if {
-	granted
 	count(refusals) == 0
+	granted
 }
 
 granted if count(allow_reasons) > 0
@@ -54,7 +54,16 @@ reasons := no_rule_matched if {
 	not granted
 }
 
-reasons := sort(restriction_reasons | passing_reasons) if permitted
+# What nothing restricts passes for the reasons of those who allowed it, which is what most calls do.
+reasons := sort(allow_reasons) if {
+	effect == "ALLOW"
+	count(restriction_reasons) == 0
+}
+
+reasons := sort(restriction_reasons | passing_reasons) if {
+	permitted
+	count(restriction_reasons) > 0
+}
 
 no_rule_matched := [{
 	"code": "no_rule_matched",

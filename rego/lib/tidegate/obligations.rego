@@ -8,7 +8,23 @@ default_use_within_seconds := 900
 # A denied call has no terms; the reasons say why it is denied.
 default obligations := {}
 
-obligations := {name: terms | some name, terms in obligation} if permitted
+obligations := obligation if {
+	permitted
+	has_terms
+}
+
+# Most calls that pass have no terms: then no single one is looked for.
+has_terms if count(step_ups) > 0
+
+has_terms if count(open_holds) > 0
+
+has_terms if count(throttles) > 0
+
+has_terms if count(routes) > 0
+
+has_terms if count(redactions) > 0
+
+has_terms if count(cache_demands) > 0
 
 obligation["step_up"] := {
 	"acr_values": sort({value | some held in step_ups; some value in held.element.acr_values}),
