@@ -3,10 +3,10 @@
 Guarantees: `append` returns only after the record and its effects are on disk; a failure is `LedgerUnavailable` and
 nothing of a failed batch is acknowledged; a flush or I/O error, a corrupt file, a bug or the end of the store's process stops
 the writer for good and calls `on_fatal` once on the loop (the process is to exit non-zero; nothing is tried again). One
-batch is under way at a time: while it is, records gather, and go together afterwards, at most `BATCH_MAX_RECORDS`. What one
-turn of the loop appends to an idle store goes together when the turn ends; where the batch before had company, a few turns
-later, which take microseconds on an idle loop and let a busy one gather. No record waits for time to pass. Leaves to the
-store what a transaction is, and to the caller what to refuse when it fails.
+batch is under way at a time: while it is, records gather, and go together as soon as it is answered, at most
+`BATCH_MAX_RECORDS`. What one turn of the loop appends to an idle store goes together when the turn ends; where the batch
+before had company, two turns later, which take microseconds on an idle loop and let a busy one gather. No record waits for
+time to pass. Leaves to the store what a transaction is, and to the caller what to refuse when it fails.
 
 Cancelling a waiter does not take its record back; `orphaned` hears how it ended then.
 """
@@ -38,7 +38,7 @@ from gateway.store.port import (
 )
 
 WAITING_MAX: Final = 8192
-GATHER_TURNS: Final = 3
+GATHER_TURNS: Final = 2
 GATHER_ENOUGH: Final = 16
 """For how many turns of the loop a batch gathers company while calls are many, and how much company is enough."""
 STALL_SECONDS: Final = 10.0
@@ -216,10 +216,7 @@ class LedgerWriter:
             return
         batch, self._sent = self._sent, []
         self._failure = None
-        if self._gathered:
-            self._gather_for(GATHER_TURNS)
-        else:
-            self._hand_over()
+        self._hand_over()
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, StoreUnavailable):
                 self._failure = str(result)
