@@ -147,10 +147,8 @@ class UpstreamPool:
         if self._closed or not reusable or not protocol.is_reusable():
             protocol.abort()
             return
-        if (
-            len(waiting) >= self._limits.idle_max
-        ):  # the one unused for longest is worth least, above all to unsafe requests
-            waiting.popleft().close()
+        if len(waiting) >= self._limits.idle_max:
+            waiting.popleft().close()  # unused for longest: worth least, above all to unsafe requests
         loop = asyncio.get_running_loop()
         protocol.idle_since = loop.time()
         waiting.append(protocol)
