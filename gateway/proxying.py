@@ -53,12 +53,16 @@ class CallRunner:
         return self._running.services
 
     async def proxy(self, request: web.BaseRequest, head: RequestHead) -> Answer:
-        """Answer a request below ``/c/``."""
+        """Answer a request below ``/c/``. A streamed answer keeps its call counted in until its body is closed."""
         self._begin()
+        streams = False
         try:
-            return await self._answered(*self._proxied(request, head))
+            answer = await self._answered(*self._proxied(request, head))
+            streams = isinstance(answer.body, _StreamBody)
+            return answer
         finally:
-            self._end()
+            if not streams:
+                self.end()
 
     def _proxied(self, request: web.BaseRequest, head: RequestHead) -> tuple[CallDriver, Flow[Finished], Trace, Prefer]:
         """What drives a request below ``/c/``."""
@@ -116,7 +120,7 @@ class CallRunner:
             self._given_up(driver, trace, started)
             raise
         finally:
-            self._end()
+            self.end()
             await driver.close()
         code = outcome.code if isinstance(outcome, Refusal) else CODE_OK
         status = held_status if held_status is not None and code == "approval_required" else outcome.status
@@ -129,7 +133,8 @@ class CallRunner:
         places.take(self._running.assembly.config.document.limits.calls_max)
         self.services.metrics.count_in_flight(places.taken)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Count a call out."""
         self._places.give_back()
         self.services.metrics.count_in_flight(self._places.taken)
 
@@ -287,14 +292,17 @@ class _StreamBody:
         if self._ended:
             return
         self._ended = True
-        if self._touched:
-            closing = getattr(self._pieces, "aclose", None)
-            if closing is not None:
-                await closing()
-        else:
-            await self._driver.abandon(self._flow)
-        await self._driver.close()
-        self._runner.settled(self._trace, self._code, self._status, monotonic() - self._started)
+        try:
+            if self._touched:
+                closing = getattr(self._pieces, "aclose", None)
+                if closing is not None:
+                    await closing()
+            else:
+                await self._driver.abandon(self._flow)
+            await self._driver.close()
+            self._runner.settled(self._trace, self._code, self._status, monotonic() - self._started)
+        finally:
+            self._runner.end()
 
 
 __all__ = ["CallRunner", "call_headers", "new_call_id", "request_head"]

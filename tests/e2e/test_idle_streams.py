@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.calling import LIST, call, host, recorded, until, upload_target
+from tests.e2e.calling import LIST, call, host, metrics, recorded, until, upload_target
 from tests.e2e.harness import GateProcess, StandIns, edit_config, init_directory, point_at_stand_ins
 from tests.e2e.hostile import HostileUpstream
 from tests.e2e.raw import Answer, read_answer, request
@@ -72,6 +72,21 @@ def _call_id(begun: bytes) -> Answer:
 def _cut(gate: GateProcess, begun: bytes) -> str | None:
     last = recorded(gate, _call_id(begun))[-1]
     return str(last["digests"]["cut"]) if last["kind"] == "call" else None
+
+
+def test_stream_holds_a_place_among_the_calls_until_it_ends(streaming: GateProcess) -> None:
+    edit_config(streaming.directory, {"limits": {"calls_max": 1}})
+    assert streaming.reload()
+    try:
+        with _stream(streaming, "acme"):
+            assert metrics(streaming)["tidegate_calls_in_flight"] == 1
+            refused = call(streaming, "GET", LIST)
+            assert (refused.status, refused.code) == (429, "throttled")
+        until("its place is free", lambda: call(streaming, "GET", LIST).status == 200 or None)
+        assert metrics(streaming)["tidegate_calls_in_flight"] == 0
+    finally:
+        edit_config(streaming.directory, {"limits": {"calls_max": 2048}})
+        assert streaming.reload()
 
 
 SCOPES = ["tenant/killed", "tenant/killed/connector/servicenow", "tenant/killed/subject/listener"]
