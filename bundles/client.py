@@ -40,6 +40,8 @@ from bundles.trusted_set import TrustedBundle, VerifyBundle, verify_bundle
 
 OBSERVE_SECONDS: Final = 10.0
 """How often the wall time is remembered on disk while a lease holds."""
+TAKING_SECONDS: Final = 2.0
+"""How long a bundle on its way into force has once nobody follows any more."""
 
 Install = Callable[[TrustedBundle], Awaitable[None]]
 """Puts a bundle in force, or raises :class:`BundleError` and leaves the old one."""
@@ -196,6 +198,18 @@ class BundleClient:
         return offer
 
     async def _take(self, offer: Offer, install: Install, say: Callable[[BundleError], None]) -> None:
+        """Put an offer in force and keep it. Cancelling waits `TAKING_SECONDS`: once its sequence counts, a restart finds no
+        other bundle that may decide."""
+        taking = asyncio.create_task(self._taken(offer, install, say), name="bundle-take")
+        try:
+            await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            await asyncio.wait([taking], timeout=TAKING_SECONDS)
+            taking.cancel()
+            await asyncio.wait([taking])
+            raise
+
+    async def _taken(self, offer: Offer, install: Install, say: Callable[[BundleError], None]) -> None:
         try:
             await install(offer.bundle)
             await self.commit(offer)

@@ -15,6 +15,7 @@ from bundles.client_protocol import ClientSettings, Fetched, delay_seconds
 from bundles.errors import BundleError, BundleRefused, BundleUnavailable
 from bundles.freshness import BundleIdentity
 from bundles.service_protocol import encode_cosignatures
+from bundles.trusted_set import TrustedBundle
 from tests.bundles.parts import NOW, OPTIONS, good_bundle, good_files, signed, signing_key, trust
 from tests.bundles.services import Site
 from tests.bundles.test_dsse import TEAM, signed_by
@@ -406,6 +407,38 @@ async def test_old_bundle_and_its_lease_stay_when_the_new_one_cannot_be_put_in_f
     status = site.client.status()
     assert (status.error_code, status.remaining_seconds, status.failures) == ("policy_probe_mismatch", 540, 1)
     assert site.client.held == OURS
+
+
+async def test_bundle_is_kept_when_following_ends_while_it_comes_into_force(site: Site) -> None:
+    await site.desk.put(NEWER)
+
+    async def install(bundle: TrustedBundle) -> None:
+        await site.install(bundle)
+        running.cancel()
+        await asyncio.sleep(0.01)
+
+    running = asyncio.create_task(site.client.run(install, site.say))
+    await asyncio.wait([running])
+    assert running.cancelled() and [bundle.sequence for bundle in site.in_force] == [7, 8]
+    site.restarted()
+    restored = await site.client.restore()
+    assert restored is not None and restored.sequence == 8 and site.guard.holds()
+
+
+async def test_following_ends_when_a_bundle_does_not_come_into_force(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundles.client.TAKING_SECONDS", 0.05)
+    await site.desk.put(NEWER)
+
+    async def install(bundle: TrustedBundle) -> None:
+        running.cancel()
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(site.client.run(install, site.say))
+    async with asyncio.timeout(5):
+        await asyncio.wait([running])
+    assert running.cancelled() and site.client.held == OURS
 
 
 async def test_run_takes_what_is_published_when_the_service_comes_back(tmp_path: Path) -> None:
