@@ -12,11 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ COMMAND_SECONDS = 120.0
 POLL_SECONDS = 0.05
 PORTS = (12_000, 32_000)
 PORTS_TRIED_MAX = 100
+CLAIM_SECONDS = 900.0
+"""Longer than any test lasts."""
+_CLAIMS = Path(tempfile.gettempdir()) / f"tidegate-test-ports-{os.getuid()}"
 _RANDOM = random.SystemRandom()  # two runs side by side, each seeded alike, must not draw alike
 
 
@@ -70,10 +74,26 @@ def child_environment() -> dict[str, str]:
     return kept
 
 
+def _claimed(port: int) -> bool:
+    """Whether nobody else's test drew this port lately: runs side by side would find it free as well, and one would lose."""
+    _CLAIMS.mkdir(mode=0o700, exist_ok=True)
+    claim = _CLAIMS / str(port)
+    with suppress(FileNotFoundError):
+        if time.time() - claim.stat().st_mtime > CLAIM_SECONDS:
+            claim.unlink()
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 def free_port() -> int:
     """A loopback port that was free a moment ago, below those that the system gives to outgoing connections."""
     for _ in range(PORTS_TRIED_MAX):
         port = _RANDOM.randrange(*PORTS)
+        if not _claimed(port):
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
