@@ -21,6 +21,7 @@ import uvloop
 
 from benchmarks.load import Connection, Sample
 from benchmarks.measured import WRITE, load_measured, measured_directory
+from benchmarks.messages import HEAD_END
 from benchmarks.report import show, summary, write
 from benchmarks.sized import sized_source
 from bundles.trusted_set import TrustedBundle
@@ -34,7 +35,6 @@ WARM_CALLS = 200
 DATA_BYTES = (10_000, 1_000_000)
 OPA_START_SECONDS = 20.0
 REST_HEAD = b"POST /v1/data/tidegate/decision HTTP/1.1\r\nHost: opa\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-HEAD_END = b"\r\n\r\n"
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-_HEAD_END: Final = b"\r\n\r\n"
+HEAD_END: Final = b"\r\n\r\n"
 
 
 def message_size(data: bytes) -> int | None:
@@ -12,10 +12,10 @@ def message_size(data: bytes) -> int | None:
 
     Raises `ValueError` for a length that is no number.
     """
-    end = data.find(_HEAD_END)
+    end = data.find(HEAD_END)
     if end < 0:
         return None
-    head, at = data[:end].lower(), end + len(_HEAD_END)
+    head, at = data[:end].lower(), end + len(HEAD_END)
     if b"\r\ntransfer-encoding: chunked" in head:
         return _after_chunks(data, at)
     field = head.find(b"\r\ncontent-length:")

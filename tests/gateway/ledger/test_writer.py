@@ -160,6 +160,20 @@ async def test_writer_gathers_as_long_as_there_is_not_enough(company: int, turns
     assert [len(items) for items in channel.sent] == [2, company]
 
 
+async def test_writer_hands_over_what_gathered_in_the_moment_the_batch_before_is_answered() -> None:
+    channel = SimulatedChannel()
+    writer = LedgerWriter(channel, node="n1", on_fatal=list[str]().append)
+    await writer.start()
+    writer.submit(draft())
+    await asyncio.sleep(0)
+    for _ in range(3):
+        writer.submit(draft())
+    await asyncio.sleep(0)
+    assert [len(items) for items in channel.sent] == [1]
+    channel.answer()
+    assert [len(items) for items in channel.sent] == [1, 3]
+
+
 async def test_writer_writes_what_was_gathered_when_it_is_closed_in_the_same_turn() -> None:
     disk = SimulatedDisk()
     writer, _ = await started(disk)
